@@ -1,0 +1,1 @@
+"""What it will take, and what that costs: operators, latency, memory, energy, fit, ownership."""

@@ -1,0 +1,1 @@
+"""The nouns of the suite, their units, the catalogue, and the one door to `results/`."""

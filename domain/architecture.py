@@ -1,0 +1,156 @@
+"""The shape of a vision transformer whose middle block may be shared and repeated."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from domain.record import Count, Identifier, PositiveCount, Record
+
+Sharing = Literal["middle-cycle", "cycle", "middle-sequence", "sequence"]
+KeysAndValues = Literal["recursion-wise", "recursive-sharing"]
+RouterKind = Literal["expert-choice", "token-choice"]
+Mlp = Literal["gelu", "swiglu"]
+
+
+class Architecture(Record):
+    """A MoR-ViT: unshared layers, a shared block entered up to `recursions` times, a head.
+
+    A plain ViT is the same thing with `recursions=1`: every token goes everywhere, no router is
+    built. `width` is the embedding width, `mlp_width` the hidden width of the MLP (for swiglu the
+    width after the gate). `prefix_tokens` counts CLS and registers; they are never routed away.
+    `untouched_parameters` are weights outside the transformer proper (a second distillation head,
+    say), counted and stored, but never multiplied.
+
+    >>> Architecture.plain(name="toy", depth=3, width=8, heads=2, image_size=8, patch_size=4).tokens
+    5
+    """
+
+    name: Identifier
+    image_size: PositiveCount
+    patch_size: PositiveCount
+    channels: PositiveCount = 3
+    classes: Count = 1000
+    width: PositiveCount
+    heads: PositiveCount
+    mlp_width: PositiveCount
+    mlp: Mlp = "gelu"
+    layers_before: Count
+    shared_layers: PositiveCount
+    recursions: PositiveCount
+    layers_after: Count
+    sharing: Sharing = "middle-cycle"
+    keys_and_values: KeysAndValues = "recursion-wise"
+    router: RouterKind = "expert-choice"
+    prefix_tokens: Count = 1
+    position_tokens: Count | None = None
+    layer_scale: bool = False
+    qkv_bias: bool = True
+    qk_norm: bool = False
+    pre_norm: bool = False
+    final_norm: bool = True
+    untouched_parameters: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.image_size % self.patch_size:
+            raise ValueError(
+                f"image_size must be a multiple of patch_size, got {self.image_size} and "
+                f"{self.patch_size}"
+            )
+        if self.width % self.heads:
+            raise ValueError(
+                f"width must be a multiple of heads, got {self.width} and {self.heads}"
+            )
+        if self.sharing in ("cycle", "sequence") and (self.layers_before or self.layers_after):
+            raise ValueError(
+                f"{self.sharing} sharing has no unshared layers, got {self.layers_before} before "
+                f"and {self.layers_after} after; use middle-{self.sharing}"
+            )
+        return self
+
+    @classmethod
+    def plain(
+        cls, *, name: str, depth: int, width: int, heads: int, image_size: int, patch_size: int,
+        mlp_ratio: float = 4.0, channels: int = 3, classes: int = 1000,
+    ) -> Self:  # fmt: skip
+        """A plain ViT of `depth` layers."""
+        return cls(
+            name=name,
+            image_size=image_size,
+            patch_size=patch_size,
+            channels=channels,
+            classes=classes,
+            width=width,
+            heads=heads,
+            mlp_width=int(width * mlp_ratio),
+            layers_before=0,
+            shared_layers=depth,
+            recursions=1,
+            layers_after=0,
+        )
+
+    @property
+    def patches(self) -> int:
+        """Patches of one image."""
+        return (self.image_size // self.patch_size) ** 2
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of one image, prefix tokens included."""
+        return self.patches + self.prefix_tokens
+
+    @property
+    def head_width(self) -> int:
+        """Width of one attention head."""
+        return self.width // self.heads
+
+    @property
+    def is_routed(self) -> bool:
+        """Whether a router exists at all."""
+        return self.recursions > 1
+
+    @property
+    def effective_depth(self) -> int:
+        """Layers that a token meets when it goes everywhere."""
+        return self.layers_before + self.shared_layers * self.recursions + self.layers_after
+
+    @property
+    def unique_layers(self) -> int:
+        """Layers with weights of their own."""
+        return self.layers_before + self.shared_layers + self.layers_after
+
+    @property
+    def layer_parameters(self) -> int:
+        """Weights of one transformer layer."""
+        width, hidden = self.width, self.mlp_width
+        norms = 4 * width
+        attention = 3 * width * width + 3 * width * self.qkv_bias + width * width + width
+        attention += 4 * self.head_width * self.qk_norm
+        first = 2 if self.mlp == "swiglu" else 1
+        mlp = first * (width * hidden + hidden) + hidden * width + width
+        return norms + attention + mlp + 2 * width * self.layer_scale
+
+    @property
+    def router_parameters(self) -> int:
+        """Weights of the routers: linear, one score per recursion (expert choice) or R at once."""
+        if not self.is_routed:
+            return 0
+        return (self.width + 1) * self.recursions
+
+    @property
+    def parameters(self) -> int:
+        """Weights of the whole network."""
+        patch_inputs = self.channels * self.patch_size**2
+        embedding = patch_inputs * self.width + self.width * (not self.pre_norm)
+        positions = self.tokens if self.position_tokens is None else self.position_tokens
+        embedding += (self.prefix_tokens + positions) * self.width
+        embedding += 2 * self.width * self.pre_norm
+        head = (self.width + 1) * self.classes + 2 * self.width * self.final_norm
+        layers = self.unique_layers * self.layer_parameters
+        return embedding + layers + self.router_parameters + head + self.untouched_parameters
+
+    def at_image_size(self, image_size: int) -> "Architecture":
+        """The same network on another image size; position embeddings are resized."""
+        if image_size == self.image_size:
+            return self
+        return Architecture(**{**self.model_dump(), "image_size": image_size})

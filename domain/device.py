@@ -1,0 +1,82 @@
+"""A device as its data sheet gives it, each figure with source, date and confidence."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from domain.record import Figure, Identifier, Precision, Record, Sentence, Unknown
+
+DeviceClass = Literal["dc_gpu", "consumer_gpu", "pro_gpu", "edge", "cpu"]
+
+# Which dense peak a precision runs at, best first. Autocast multiplies in half precision; tf32 has
+# its own units; a device without half-precision units runs it on the fp32 ones.
+PEAK_OF: dict[Precision, tuple[Precision, ...]] = {
+    "fp32": ("fp32",),
+    "tf32": ("tf32",),
+    "fp16": ("fp16",),
+    "bf16": ("bf16",),
+    "int8": ("int8",),
+    "amp_fp16": ("fp16",),
+    "amp_bf16": ("bf16",),
+}
+
+BYTES_OF: dict[Precision, int] = {
+    "fp32": 4,
+    "tf32": 4,
+    "fp16": 2,
+    "bf16": 2,
+    "int8": 1,
+    "amp_fp16": 2,
+    "amp_bf16": 2,
+}
+
+# Autocast keeps the weights in fp32.
+WEIGHT_BYTES_OF: dict[Precision, int] = {**BYTES_OF, "amp_fp16": 4, "amp_bf16": 4}
+
+
+class DeviceSpec(Record):
+    """One device in one power mode. Peaks are dense, never the sparse marketing figure."""
+
+    id: Identifier
+    name: Sentence
+    device_class: DeviceClass
+    family: Sentence
+    parallel_units: int | None = None
+    boost_hz: Figure | None = None
+    peak_flop_per_s: dict[Precision, Figure]
+    memory_bytes: Figure | Unknown
+    memory_bytes_per_s: Figure
+    cache_bytes: Figure | Unknown
+    power_limit_w: Figure | Unknown
+    idle_w: Figure | Unknown
+    price_usd: Figure | Unknown
+    price_basis: str = ""
+    price_date: str = ""
+    form_factor: str = ""
+    host_requirement: str = ""
+    notes: str = ""
+    nvml_name: str | None = Field(
+        default=None, description="what the driver's name of this device contains"
+    )
+
+    @model_validator(mode="after")
+    def _can_compute(self) -> "DeviceSpec":
+        if "fp32" not in self.peak_flop_per_s:
+            raise ValueError(f"wanted an fp32 peak for {self.id}, got {sorted(self.precisions)}")
+        return self
+
+    @property
+    def precisions(self) -> tuple[Precision, ...]:
+        """Precisions whose dense peak is known."""
+        return tuple(self.peak_flop_per_s)
+
+    def peak_for(self, precision: Precision) -> Figure:
+        """Dense peak, in FLOP/s, of the units that `precision` runs on.
+
+        Raises ValueError where the catalogue has none.
+        """
+        for candidate in PEAK_OF[precision]:
+            if candidate in self.peak_flop_per_s:
+                return self.peak_flop_per_s[candidate]
+        known = ", ".join(self.precisions)
+        raise ValueError(f"no dense peak for {precision} on {self.name}; the catalogue has {known}")

@@ -1,0 +1,114 @@
+"""What was learned from measurements: coefficients, their covariance, and what they rest on."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from domain.measurement import Environment, Rates
+from domain.record import (
+    Estimate,
+    Identifier,
+    NonNegative,
+    Positive,
+    PositiveCount,
+    Record,
+    Runtime,
+    Sentence,
+    Tier,
+)
+
+
+class Coefficient(Record):
+    """One positive physical coefficient. `log_sd` is the posterior spread of its logarithm.
+
+    `is_identified`: the data narrowed it to half of the prior's spread or less; otherwise it is
+    little more than the prior.
+    """
+
+    name: Identifier
+    value: Positive
+    unit: str
+    log_sd: Annotated[float, Field(ge=0)]
+    is_identified: bool
+
+
+class Fit(Record):
+    """Coefficients of one device class or machine, one runtime; says what it was fitted on.
+
+    `covariance` is of the logarithms, in the order of `coefficients`. `residual_log_sd` is the
+    spread left over between the model and a workload; `interval_scale` widens the interval to the
+    coverage that held-out points showed. `device_log_sd` is the spread between devices of the
+    class, which a prediction for an unseen device carries in addition.
+    """
+
+    format: Literal[1] = 1
+    name: Identifier
+    device_id: str
+    scope: Literal["machine", "class"]
+    device_class: str
+    runtime: Runtime
+    precisions: tuple[str, ...]
+    environment: Environment | None = None
+    rates: Rates | None = None
+    coefficients: tuple[Coefficient, ...]
+    covariance: tuple[tuple[float, ...], ...]
+    residual_log_sd: Positive
+    interval_scale: Positive = 1.0
+    device_log_sd: Annotated[float, Field(ge=0)] = 0.0
+    noise_log_sd: Annotated[float, Field(ge=0)] = 0.0
+    points: PositiveCount
+    measurements: tuple[str, ...]
+    provenance: Sentence
+    made_by: Sentence
+    domain: tuple[tuple[str, float, float], ...] = ()
+
+    @model_validator(mode="after")
+    def _square(self) -> Self:
+        size = len(self.coefficients)
+        if len(self.covariance) != size or any(len(row) != size for row in self.covariance):
+            raise ValueError(f"wanted a {size}x{size} covariance, one row a coefficient")
+        names = [coefficient.name for coefficient in self.coefficients]
+        if len(set(names)) != size:
+            raise ValueError(f"wanted each coefficient once, got {names}")
+        return self
+
+    def value_of(self, name: str) -> float:
+        """The coefficient called `name`. Raises KeyError where there is none."""
+        return {each.name: each.value for each in self.coefficients}[name]
+
+
+class HeldOut(Record):
+    """One prediction beside what was measured, by a fit that had not seen that point."""
+
+    split: Identifier
+    point: Identifier
+    quantity: Identifier
+    predicted: Estimate
+    measured: Positive
+
+
+class ValidationRow(Record):
+    """Accuracy of one split: relative errors, coverage of the 90 % intervals, and the noise.
+
+    `noise_floor` is the median repeat-to-repeat difference of the same points; None where each
+    point was seen once only.
+    """
+
+    split: Identifier
+    quantity: Identifier
+    tier: Tier
+    n: PositiveCount
+    median_abs_error: NonNegative
+    p90_abs_error: NonNegative
+    signed_error: float
+    coverage_90: Annotated[float, Field(ge=0, le=1)]
+    half_width: NonNegative
+    noise_floor: NonNegative | None
+
+
+class Validation(Record):
+    """The accuracy table and the pairs behind it."""
+
+    format: Literal[1] = 1
+    rows: tuple[ValidationRow, ...]
+    pairs: tuple[HeldOut, ...]

@@ -1,0 +1,159 @@
+"""What a run took: raw samples, per depth, with the conditions they were taken under."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from domain.architecture import Architecture
+from domain.record import (
+    Count,
+    Executor,
+    Identifier,
+    NonNegative,
+    Positive,
+    PositiveCount,
+    Precision,
+    Record,
+    Runtime,
+    Sentence,
+    Unknown,
+)
+from domain.workload import Workload
+
+Status = Literal["ok", "unstable", "oom", "throttled", "contended", "timeout", "failed"]
+RoutingSource = Literal["real-images", "replayed-trace", "forced-distribution", "none"]
+Samples = tuple[Positive, ...]
+
+
+class Environment(Record):
+    """The machine and software of a measurement. Records of different keys are never merged.
+
+    Rates are measured at the start of every session with fixed kernels, so that an efficiency means
+    the same on every machine.
+    """
+
+    device_id: Identifier
+    device_name: Sentence
+    kind: Literal["cpu", "cuda"]
+    threads: PositiveCount
+    cores: PositiveCount
+    memory_bytes: PositiveCount
+    operating_system: Sentence
+    python: Sentence
+    torch: Sentence
+    flags: tuple[tuple[str, str], ...] = ()
+
+
+class Rates(Record):
+    """What fixed kernels reach on this machine, today: the peaks of a device without data sheet."""
+
+    gemm_flop_per_s: Positive
+    copy_bytes_per_s: Positive
+
+
+class PlannedPoint(Record):
+    """One point to measure. `survival` is imposed where the routing is a forced distribution.
+
+    `spread` is the relative half-width of the counts from image to image around that survival.
+    """
+
+    id: Identifier
+    architecture: Architecture
+    weights: Literal["shipped", "random"]
+    batch: PositiveCount
+    precision: Precision = "fp32"
+    runtime: Runtime = "eager"
+    executor: Executor = "packed"
+    routing_source: RoutingSource
+    survival: tuple[Annotated[float, Field(ge=0, le=1)], ...] | None = None
+    spread: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+    @model_validator(mode="after")
+    def _survival_where_it_is_forced(self) -> Self:
+        if (self.routing_source == "forced-distribution") != (self.survival is not None):
+            raise ValueError("wanted a survival for forced-distribution, and only there")
+        if self.survival is not None and len(self.survival) != self.architecture.recursions:
+            raise ValueError(
+                f"wanted {self.architecture.recursions} survival shares, got {self.survival}"
+            )
+        return self
+
+
+class MeasuringPlan(Record):
+    """Points to measure and how often; what the cost model hands to the profiler."""
+
+    format: Literal[1] = 1
+    name: Identifier
+    runs: PositiveCount
+    points: tuple[PlannedPoint, ...]
+
+    @model_validator(mode="after")
+    def _each_point_once(self) -> Self:
+        ids = [point.id for point in self.points]
+        if not ids or len(set(ids)) != len(ids):
+            raise ValueError(f"wanted points with different ids, got {ids}")
+        return self
+
+
+class DepthRecord(Record):
+    """One stage of the network: prologue, one recursion, or epilogue.
+
+    `counts` are the tokens of each image of the batch that entered it. Samples are seconds for the
+    whole batch, one per pass.
+    """
+
+    stage: Annotated[str, Field(pattern=r"^(prologue|recursion-[1-9][0-9]*|epilogue)$")]
+    counts: tuple[Count, ...]
+    samples_s: Samples
+    routed_flop: NonNegative
+    executed_flop: NonNegative
+    peak_bytes: PositiveCount | Unknown
+    energy_j: Positive | Unknown
+
+
+class Measurement(Record):
+    """One run of one point: everything that was seen, nothing summarised.
+
+    `samples_s` are wall seconds per batch of the clean pass, `cpu_samples_s` the thread CPU seconds
+    beside them, `calibration_s` a fixed kernel interleaved with them, `instrumented_s` the wall
+    seconds of the pass that was split by depth.
+    """
+
+    format: Literal[1] = 1
+    point: Identifier
+    run: PositiveCount
+    session: Identifier
+    taken_at: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z$")]
+    workload: Workload
+    weights: Sentence
+    routing_source: RoutingSource
+    environment: Environment
+    rates: Rates
+    status: Status
+    reason: str = ""
+    samples_s: Samples = ()
+    cpu_samples_s: Samples = ()
+    calibration_s: Samples = ()
+    instrumented_s: Samples = ()
+    warmup_s: Samples = ()
+    depths: tuple[DepthRecord, ...] = ()
+    peak_bytes: PositiveCount | Unknown = Unknown(reason="no memory pass was run")
+    resident_bytes: PositiveCount | Unknown = Unknown(reason="no memory pass was run")
+    energy_j: Positive | Unknown = Unknown(reason="no energy pass was run")
+    precision_met: bool = False
+    relaxed: bool = False
+    involuntary_switches: Count = 0
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _says_why(self) -> Self:
+        if self.status in ("ok", "unstable") and not self.samples_s:
+            raise ValueError(f"status {self.status} wants samples, got none")
+        if self.status != "ok" and not self.reason:
+            raise ValueError(f"status {self.status} wants a reason, got none")
+        return self
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether the samples may be fitted or compared."""
+        return self.status in ("ok", "unstable")

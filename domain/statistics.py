@@ -1,0 +1,79 @@
+"""Statistics of timings: medians, order statistics and cluster bootstrap, in numpy."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+# Least number of samples for an upper confidence bound (99 %) of a percentile with one exceedance
+# (MLPerf LoadGen's early stopping, recomputed from the binomial).
+LEAST_SAMPLES_OF = {0.5: 11, 0.9: 64, 0.95: 130, 0.99: 662, 0.999: 6636}
+
+
+def median(samples: ArrayLike) -> float:
+    """Median of one sample or more."""
+    values = np.asarray(samples, dtype=float)
+    if values.size == 0:
+        raise ValueError("wanted one sample at least, got none")
+    return float(np.median(values))
+
+
+def upper_percentile(samples: Sequence[float], share: float) -> float | None:
+    """Upper 99 % confidence bound of the percentile `share`, or None where samples are too few.
+
+    The order statistic with the smallest rank k for which P(Binomial(n, share) < k) >= 0.99.
+
+    >>> upper_percentile([1.0] * 63, 0.9) is None
+    True
+    """
+    count = len(samples)
+    least = LEAST_SAMPLES_OF.get(share, math.ceil(math.log(0.01) / math.log(share)))
+    if count < least:
+        return None
+    below = 0.0
+    for rank in range(count):
+        below += math.exp(
+            math.lgamma(count + 1)
+            - math.lgamma(rank + 1)
+            - math.lgamma(count - rank + 1)
+            + rank * math.log(share)
+            + (count - rank) * math.log1p(-share)
+        )
+        if below >= 0.99:
+            # P(at most `rank` of n lie below the quantile) >= 0.99: the next one bounds it.
+            return sorted(samples)[min(rank, count - 1)]
+    return None
+
+
+def median_of_runs(
+    runs: Sequence[Sequence[float]], level: float = 0.95, draws: int = 2000, seed: int = 0
+) -> tuple[float, float, float]:
+    """Median of run medians with a bootstrap interval over runs (clusters), not samples.
+
+    Samples within a run are correlated, so a run is what is drawn. Returns (value, low, high).
+
+    >>> median_of_runs([[1.0, 1.0], [3.0], [2.0]])[0]
+    2.0
+    """
+    medians = np.array([median(run) for run in runs])
+    value = float(np.median(medians))
+    if len(medians) == 1:
+        return value, value, value
+    random = np.random.default_rng(seed)
+    drawn = np.median(random.choice(medians, size=(draws, len(medians))), axis=1)
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    return value, float(low), float(high)
+
+
+def relative_spread(samples: ArrayLike) -> float:
+    """Interquartile range over the median."""
+    values = np.asarray(samples, dtype=float)
+    first, third = np.quantile(values, [0.25, 0.75])
+    return float((third - first) / np.median(values))
+
+
+def relative_errors(predicted: ArrayLike, seen: ArrayLike) -> NDArray[np.float64]:
+    """Signed relative error of each prediction."""
+    truth = np.asarray(seen, dtype=float)
+    return np.asarray((np.asarray(predicted, dtype=float) - truth) / truth)

@@ -1,0 +1,266 @@
+"""The only door to `results/`: journals that survive a crash, files that are whole or absent."""
+
+import fcntl
+import json
+import os
+import tempfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+from pydantic import ValidationError
+
+from domain.complaint import CorruptFile, StorageFailed, first_error
+from domain.fit import Fit
+from domain.measurement import Measurement
+from domain.record import Record
+from domain.routing import RoutingDistribution
+
+RecordType = TypeVar("RecordType", bound=Record)
+
+LARGEST_RECORD_BYTES = 16 * 2**20
+LARGEST_JOURNAL_BYTES = 512 * 2**20
+LARGEST_TRACE_ROWS = 2_000_000
+
+# Measurement format 1: the first.
+# Fit format 1: the first.
+
+
+def results_root() -> Path:
+    """Where results live: `MORSIZER_RESULTS`, or `results/` beside the packages."""
+    named = os.environ.get("MORSIZER_RESULTS")
+    return Path(named) if named else Path(__file__).resolve().parent.parent / "results"
+
+
+def reference_root() -> Path:
+    """The committed reference results."""
+    return results_root() / "reference"
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Replace `path` by `content` at once: a reader sees the old file or the new one.
+
+    Raises StorageFailed; the old file is then untouched.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise StorageFailed(f"cannot write {path}: {error.strerror}") from error
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise StorageFailed(
+            f"cannot write {path} ({len(content)} bytes): {error.strerror}"
+        ) from error
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def save(record: Record, path: Path) -> None:
+    """Store one record as readable JSON."""
+    write_whole(path, record.model_dump_json(indent=1).encode() + b"\n")
+
+
+def load(path: Path, kind: type[RecordType]) -> RecordType:
+    """Read one record. Raises CorruptFile with the field that is wrong."""
+    text = read_limited(path, LARGEST_RECORD_BYTES)
+    try:
+        return kind.model_validate_json(text)
+    except ValidationError as error:
+        raise CorruptFile(f"{path} is no {kind.__name__}: {first_error(error)}") from error
+
+
+def stored_fits() -> tuple[Fit, ...]:
+    """Every fit at hand, the newest of this machine first, then the committed reference."""
+    here = sorted(
+        (results_root() / "fits").glob("*.json"),
+        key=lambda path: path.stat().st_mtime,
+        reverse=True,
+    )
+    reference = sorted((reference_root() / "fits").glob("*.json"))
+    return tuple(load(path, Fit) for path in (*here, *reference))
+
+
+def read_limited(path: Path, most_bytes: int) -> bytes:
+    """The whole of a file that must not be larger than `most_bytes`."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(most_bytes + 1)
+    except OSError as error:
+        raise CorruptFile(f"cannot read {path}: {error.strerror}") from error
+    if len(content) > most_bytes:
+        raise CorruptFile(f"{path} is larger than {most_bytes} bytes, the most that is read")
+    return content
+
+
+class Journal:
+    """An append-only file of measurements, one JSON line each with its checksum.
+
+    A line counts once it is on the disk (fsync). Opening for writing takes a lock, sets a torn tail
+    aside as `<name>.torn` and keeps the valid prefix. Use it in a `with` block.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.torn_bytes = 0
+
+    def __enter__(self) -> Self:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open("ab+")
+        except OSError as error:
+            raise StorageFailed(f"cannot open journal {self.path}: {error.strerror}") from error
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._file.close()
+            raise StorageFailed(
+                f"{self.path} is being written by another run; wait for it or name another journal"
+            ) from error
+        self._set_torn_tail_aside()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        where: TracebackType | None,
+    ) -> None:
+        self._file.close()
+
+    def append(self, measurement: Measurement) -> None:
+        """Write one measurement and wait until the disk has it. Raises StorageFailed."""
+        try:
+            self._file.write(_line_of(measurement))
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise StorageFailed(f"cannot append to {self.path}: {error.strerror}") from error
+
+    def _set_torn_tail_aside(self) -> None:
+        self._file.seek(0)
+        content = self._file.read(LARGEST_JOURNAL_BYTES + 1)
+        if len(content) > LARGEST_JOURNAL_BYTES:
+            raise CorruptFile(f"{self.path} is larger than {LARGEST_JOURNAL_BYTES} bytes")
+        valid = sum(length for length, _ in _valid_prefix(content))
+        if valid < len(content):
+            self.torn_bytes = len(content) - valid
+            aside = self.path.with_name(self.path.name + ".torn")
+            old = aside.read_bytes() if aside.exists() else b""
+            write_whole(aside, old + content[valid:])
+            self._file.truncate(valid)
+            os.fsync(self._file.fileno())
+
+
+def read_journal(path: Path) -> tuple[Measurement, ...]:
+    """Every measurement of the valid prefix, in order.
+
+    Raises CorruptFile where the file is absent or holds not one valid record.
+    """
+    content = read_limited(path, LARGEST_JOURNAL_BYTES)
+    records = tuple(record for _, record in _valid_prefix(content))
+    if not records:
+        raise CorruptFile(
+            f"{path} holds no valid measurement; run `python -m profiler run` to make a journal"
+        )
+    return records
+
+
+def _line_of(measurement: Measurement) -> bytes:
+    body = measurement.model_dump_json()
+    return f'{{"crc32":{zlib.crc32(body.encode())},"record":{body}}}\n'.encode()
+
+
+def _valid_prefix(content: bytes) -> Iterator[tuple[int, Measurement]]:
+    """Length and record of each line, up to the first that is torn or altered."""
+    for line in content.splitlines(keepends=True):
+        record = _record_of(line)
+        if record is None:
+            return
+        yield len(line), record
+
+
+def _record_of(line: bytes) -> Measurement | None:
+    if not line.endswith(b"\n"):
+        return None
+    head, separator, rest = line.partition(b',"record":')
+    body = rest[:-2]
+    try:
+        stated = json.loads(head + b"}")["crc32"] if separator else None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    if stated != zlib.crc32(body):
+        return None
+    try:
+        return Measurement.model_validate_json(body)
+    except ValidationError:
+        return None
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_trace(routing: RoutingDistribution, path: Path) -> None:
+    """Store a routing trace as Parquet: one row an image, a column a recursion."""
+    import io
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = {
+        f"recursion_{r + 1}": pa.array([row[r] for row in routing.counts], pa.int32())
+        for r in range(routing.recursions)
+    }
+    table = pa.table(columns).replace_schema_metadata({"tokens": str(routing.tokens)})
+    sink = io.BytesIO()
+    pq.write_table(table, sink, write_page_checksum=True)
+    write_whole(path, sink.getvalue())
+
+
+def read_trace(path: Path) -> RoutingDistribution:
+    """Read a routing trace. Raises CorruptFile with the column or row that is wrong."""
+    import io
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    content = read_limited(path, LARGEST_RECORD_BYTES)
+    try:
+        file = pq.ParquetFile(io.BytesIO(content), page_checksum_verification=True)
+        if file.metadata.num_rows > LARGEST_TRACE_ROWS:
+            raise CorruptFile(f"{path} has more than {LARGEST_TRACE_ROWS} rows")
+        table = file.read()
+    except (pa.ArrowException, OSError) as error:
+        raise CorruptFile(f"{path} is no readable Parquet trace: {error}") from error
+    stated = (table.schema.metadata or {}).get(b"tokens", b"")
+    if not stated.isdigit():
+        raise CorruptFile(
+            f"{path} lacks the token count; wanted metadata `tokens` with a whole number"
+        )
+    names = [f"recursion_{r + 1}" for r in range(table.num_columns)]
+    if table.schema.names != names or not names:
+        raise CorruptFile(
+            f"{path} has columns {table.schema.names}, wanted {names or 'recursion_1 …'}"
+        )
+    for name in names:
+        if not pa.types.is_integer(table.schema.field(name).type) or table[name].null_count:
+            raise CorruptFile(f"{path}: column {name} must be whole numbers without gaps")
+    columns = [table[name].to_pylist() for name in names]
+    try:
+        return RoutingDistribution(tokens=int(stated), counts=tuple(zip(*columns, strict=True)))
+    except ValidationError as error:
+        raise CorruptFile(f"{path}: {first_error(error)}") from error

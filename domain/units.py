@@ -1,0 +1,57 @@
+"""Decimal prefixes, at the edge only: how SI values are read in and shown."""
+
+from decimal import Decimal
+
+KILO, MEGA, GIGA, TERA = 1e3, 1e6, 1e9, 1e12
+MILLI, MICRO = 1e-3, 1e-6
+SECONDS_PER_HOUR = 3600.0
+HOURS_PER_YEAR = 8760.0
+JOULES_PER_KWH = 3.6e6
+
+_PREFIXES = (
+    (1e15, "P"),
+    (1e12, "T"),
+    (1e9, "G"),
+    (1e6, "M"),
+    (1e3, "k"),
+    (1.0, ""),
+    (1e-3, "m"),
+    (1e-6, "µ"),
+    (1e-9, "n"),
+)
+
+
+def shown(value: float, unit: str, digits: int = 3) -> str:
+    """`value` with the decimal prefix that keeps one to three digits before the point.
+
+    >>> shown(0.00254, "s"), shown(312e12, "FLOP/s"), shown(0.0, "J")
+    ('2.54 ms', '312 TFLOP/s', '0 J')
+    """
+    if value == 0:
+        return f"0 {unit}".strip()
+    # Rounding first: 999.9996 ms is shown as 1 s, not as 1e+03 ms.
+    magnitude = abs(float(f"{value:.{digits}g}"))
+    scale, prefix = next(
+        ((scale, prefix) for scale, prefix in _PREFIXES if magnitude >= scale), (1e-9, "n")
+    )
+    return f"{significant(value / scale, digits)} {prefix}{unit}".strip()
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """`value` with `digits` significant digits and no exponent.
+
+    >>> significant(1234.5), significant(0.05678), significant(2.0)
+    ('1,230', '0.0568', '2')
+    """
+    rounded = Decimal(f"{value:.{digits}g}")
+    return f"{rounded.normalize():,f}"
+
+
+def shown_money(amount: Decimal, currency: str) -> str:
+    """Money with thousands separators and the currency's own decimals.
+
+    >>> shown_money(Decimal("1234.5"), "USD"), shown_money(Decimal("1234.5"), "JPY")
+    ('1,234.50 USD', '1,234 JPY')
+    """
+    decimals = 0 if currency == "JPY" else 2
+    return f"{amount:,.{decimals}f} {currency}"

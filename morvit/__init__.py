@@ -1,0 +1,1 @@
+"""The network itself: model, router, losses, executors, training, weights."""

@@ -1,0 +1,1 @@
+"""What it took: runs the real network and records every depth."""

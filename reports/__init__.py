@@ -1,0 +1,1 @@
+"""What people read: figures and one offline HTML report."""
