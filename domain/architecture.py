@@ -153,4 +153,11 @@ class Architecture(Record):
         """The same network on another image size; position embeddings are resized."""
         if image_size == self.image_size:
             return self
-        return Architecture(**{**self.model_dump(), "image_size": image_size})
+        other = Architecture(
+            **{**self.model_dump(), "image_size": image_size, "position_tokens": None}
+        )
+        if self.position_tokens is None:
+            return other
+        # Prefix tokens without a position stay without one.
+        positions = self.position_tokens + other.patches - self.patches
+        return Architecture(**{**other.model_dump(), "position_tokens": positions})

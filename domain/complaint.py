@@ -1,8 +1,7 @@
 """What goes wrong for a user: one sentence, and the exit code that says its kind."""
 
 import difflib
-import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from pydantic import ValidationError
 
@@ -73,23 +72,3 @@ def printable(text: str) -> str:
     'a?[31mb'
     """
     return "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in text)
-
-
-def run_shell(command: Callable[[], object]) -> None:
-    """Run a command; a complaint becomes one line on stderr and its exit code.
-
-    A validation error is the user's input, refused by the noun it was meant to be.
-    """
-    try:
-        command()
-    except Complaint as complaint:
-        print(printable(f"error: {complaint}"), file=sys.stderr)  # noqa: T201
-        sys.exit(complaint.exit_code)
-    except ValidationError as error:
-        print(printable(f"error: {first_error(error)}"), file=sys.stderr)  # noqa: T201
-        sys.exit(USAGE)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)  # noqa: T201
-        sys.exit(INTERRUPTED)
-    except BrokenPipeError:
-        sys.exit(OK)

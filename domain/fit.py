@@ -33,7 +33,7 @@ class Coefficient(Record):
 
 
 class Fit(Record):
-    """Coefficients of one device class or machine, one runtime; says what it was fitted on.
+    """Coefficients of one machine, published device or class, one runtime; says what it rests on.
 
     `covariance` is of the logarithms, in the order of `coefficients`. `residual_log_sd` is the
     spread left over between the model and a workload; `interval_scale` widens the interval to the
@@ -44,8 +44,9 @@ class Fit(Record):
     format: Literal[1] = 1
     name: Identifier
     device_id: str
-    scope: Literal["machine", "class"]
+    scope: Literal["machine", "device", "class"]
     device_class: str
+    families: tuple[str, ...] = ()
     runtime: Runtime
     precisions: tuple[str, ...]
     environment: Environment | None = None

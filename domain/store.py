@@ -1,5 +1,7 @@
 """The only door to `results/`: journals that survive a crash, files that are whole or absent."""
 
+import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -90,6 +92,15 @@ def stored_fits() -> tuple[Fit, ...]:
     return tuple(load(path, Fit) for path in (*here, *reference))
 
 
+def newest_journal(asked: Path | None = None) -> Path:
+    """The journal at `asked` (a file or its folder), or the newest, or the committed reference."""
+    if asked is not None:
+        return asked / "journal.jsonl" if asked.is_dir() else asked
+    here = (results_root() / "measurements").glob("*/journal.jsonl")
+    reference = reference_root() / "journal.jsonl"
+    return max(here, key=lambda path: path.stat().st_mtime, default=reference)
+
+
 def read_limited(path: Path, most_bytes: int) -> bytes:
     """The whole of a file that must not be larger than `most_bytes`."""
     try:
@@ -116,7 +127,7 @@ class Journal:
     def __enter__(self) -> Self:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self.path.open("ab+")
+            self._file = self.path.open("ab+", buffering=0)
         except OSError as error:
             raise StorageFailed(f"cannot open journal {self.path}: {error.strerror}") from error
         try:
@@ -126,7 +137,11 @@ class Journal:
             raise StorageFailed(
                 f"{self.path} is being written by another run; wait for it or name another journal"
             ) from error
-        self._set_torn_tail_aside()
+        try:
+            self._set_torn_tail_aside()
+        except BaseException:
+            self._file.close()
+            raise
         return self
 
     def __exit__(
@@ -138,19 +153,24 @@ class Journal:
         self._file.close()
 
     def append(self, measurement: Measurement) -> None:
-        """Write one measurement and wait until the disk has it. Raises StorageFailed."""
+        """Write one measurement and wait until the disk has it.
+
+        Raises StorageFailed; the journal is then as it was, for half a line would hide all later
+        ones.
+        """
+        line = _line_of(measurement)
+        length = os.fstat(self._file.fileno()).st_size
         try:
-            self._file.write(_line_of(measurement))
-            self._file.flush()
+            if self._file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(self._file.fileno())
         except OSError as error:
+            with contextlib.suppress(OSError):
+                self._file.truncate(length)
             raise StorageFailed(f"cannot append to {self.path}: {error.strerror}") from error
 
     def _set_torn_tail_aside(self) -> None:
-        self._file.seek(0)
-        content = self._file.read(LARGEST_JOURNAL_BYTES + 1)
-        if len(content) > LARGEST_JOURNAL_BYTES:
-            raise CorruptFile(f"{self.path} is larger than {LARGEST_JOURNAL_BYTES} bytes")
+        content = read_limited(self.path, LARGEST_JOURNAL_BYTES)
         valid = sum(length for length, _ in _valid_prefix(content))
         if valid < len(content):
             self.torn_bytes = len(content) - valid
@@ -190,7 +210,7 @@ def _valid_prefix(content: bytes) -> Iterator[tuple[int, Measurement]]:
 
 
 def _record_of(line: bytes) -> Measurement | None:
-    if not line.endswith(b"\n"):
+    if not line.endswith(b"}\n"):
         return None
     head, separator, rest = line.partition(b',"record":')
     body = rest[:-2]
@@ -225,7 +245,9 @@ def write_trace(routing: RoutingDistribution, path: Path) -> None:
         f"recursion_{r + 1}": pa.array([row[r] for row in routing.counts], pa.int32())
         for r in range(routing.recursions)
     }
-    table = pa.table(columns).replace_schema_metadata({"tokens": str(routing.tokens)})
+    # Page checksums cover the counts only; the key covers what the footer says about them.
+    stated = {"tokens": str(routing.tokens), "key": routing.key()}
+    table = pa.table(columns).replace_schema_metadata(stated)
     sink = io.BytesIO()
     pq.write_table(table, sink, write_page_checksum=True)
     write_whole(path, sink.getvalue())
@@ -261,6 +283,9 @@ def read_trace(path: Path) -> RoutingDistribution:
             raise CorruptFile(f"{path}: column {name} must be whole numbers without gaps")
     columns = [table[name].to_pylist() for name in names]
     try:
-        return RoutingDistribution(tokens=int(stated), counts=tuple(zip(*columns, strict=True)))
+        routing = RoutingDistribution(tokens=int(stated), counts=tuple(zip(*columns, strict=True)))
     except ValidationError as error:
         raise CorruptFile(f"{path}: {first_error(error)}") from error
+    if table.schema.metadata.get(b"key", b"").decode(errors="replace") != routing.key():
+        raise CorruptFile(f"{path} does not match its own key: it was altered after it was written")
+    return routing

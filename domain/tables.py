@@ -39,10 +39,11 @@ def _as_csv(rows: Sequence[Row]) -> str:
 
 
 def _csv_cell(cell: Cell) -> Cell:
-    # A spreadsheet runs cells that begin like a formula (CWE-1236).
-    if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")):
-        return "'" + cell
-    return cell
+    if not isinstance(cell, str):
+        return cell
+    # A spreadsheet runs cells that begin like a formula (CWE-1236), in full width too.
+    begins_formula = cell.startswith(("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠"))
+    return "'" * begins_formula + printable(cell)
 
 
 def _as_markdown(rows: Sequence[Row]) -> str:

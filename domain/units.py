@@ -29,12 +29,12 @@ def shown(value: float, unit: str, digits: int = 3) -> str:
     """
     if value == 0:
         return f"0 {unit}".strip()
-    # Rounding first: 999.9996 ms is shown as 1 s, not as 1e+03 ms.
-    magnitude = abs(float(f"{value:.{digits}g}"))
+    # Rounding first, and once: 999.9996 ms is shown as 1 s, not as 1e+03 ms.
+    rounded = float(f"{value:.{digits}g}")
     scale, prefix = next(
-        ((scale, prefix) for scale, prefix in _PREFIXES if magnitude >= scale), (1e-9, "n")
+        ((scale, prefix) for scale, prefix in _PREFIXES if abs(rounded) >= scale), (1e-9, "n")
     )
-    return f"{significant(value / scale, digits)} {prefix}{unit}".strip()
+    return f"{significant(rounded / scale, digits)} {prefix}{unit}".strip()
 
 
 def significant(value: float, digits: int = 3) -> str:

@@ -1,0 +1,85 @@
+# MoR-ViT sizing suite. `make help` lists the targets.
+SHELL := /bin/bash
+PYTHON ?= python3
+DEVICE ?= auto
+SESSION ?= results/measurements/$(shell date -u +%Y%m%dT%H%M%SZ)
+PROFILE_OPTIONS ?= --quick
+TRAIN_OPTIONS ?=
+
+venv := .venv
+py := $(venv)/bin/python
+pip := $(py) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+inputs := pyproject.toml constraints.txt
+dataset := /usr/share/datasets/fashion-mnist/t10k-labels-idx1-ubyte.gz
+
+export PYTHONDONTWRITEBYTECODE := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-base setup-dev setup-debian profile report train test test-gpu check clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | \
+	  while IFS='|' read -r name text; do printf '  %-12s %s\n' "$$name" "$$text"; done
+
+$(venv)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: wanted Python 3.11 or newer, got $$($(PYTHON) --version); set PYTHON=" >&2; exit 2; }
+	$(PYTHON) -m venv $(venv)
+	@touch $@
+
+$(venv)/.base: $(venv)/.made $(inputs)
+	$(pip) --editable .
+	@touch $@
+
+$(venv)/.profile: $(venv)/.made $(inputs)
+	$(pip) --editable '.[profile]'
+	@touch $@ $(venv)/.base
+
+$(venv)/.dev: $(venv)/.made $(inputs)
+	$(pip) --editable '.[profile,peers,dev]'
+	@touch $@ $(venv)/.profile $(venv)/.base
+
+setup: $(venv)/.profile ## environment to measure and predict (torch: 6 GB)
+
+setup-base: $(venv)/.base ## environment to predict and size only (no torch)
+
+setup-dev: $(venv)/.dev ## environment with everything that tests need
+
+# Debian packages are installed where that is possible; what lacks them says so and is skipped.
+setup-debian:
+	@if ! command -v chromium >/dev/null && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; fi
+	@if [ ! -e $(dataset) ] && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends dataset-fashion-mnist >/dev/null; fi
+
+profile: ## measure this machine, fit, predict the catalogue, write the report [DEVICE=auto]
+	@$(PYTHON) -m profiler.presence $(DEVICE)
+	@$(MAKE) --no-print-directory setup
+	@$(py) -m profiler run --device $(DEVICE) $(PROFILE_OPTIONS) --out $(SESSION)
+	@$(py) -m costmodel.fit --journal $(SESSION) --output $(SESSION)/fit.txt
+	@$(py) -m costmodel.validate --own --journal $(SESSION)
+	@$(py) -m costmodel.predict --device all --batch 8 --offers results/predictions/catalogue.json --output results/predictions/catalogue.txt
+	@$(py) -m costmodel.predict --device cpu --model morvit-fmnist
+	@$(py) -m scenarios.size scenarios/library/inspection-line.toml --output results/plans/inspection-line.txt
+	@$(py) -m reports --session $(SESSION)
+
+report: setup-base ## write the report anew from what is in results/
+	@$(py) -m reports
+
+train: setup setup-debian ## train the shipped network from the data set on disk, resumable
+	@$(py) -m morvit.train $(TRAIN_OPTIONS)
+
+test: setup-dev setup-debian ## every test that needs no GPU
+	@OMP_NUM_THREADS=1 $(py) -m pytest -q -m 'not gpu'
+
+test-gpu: setup-dev ## the tests that need a CUDA device
+	@$(py) -m pytest -q -m gpu
+
+check: setup-dev ## format, lint, types, import contract
+	@$(venv)/bin/ruff format --check --quiet .
+	@$(venv)/bin/ruff check --quiet .
+	@$(venv)/bin/mypy
+	@$(venv)/bin/lint-imports --no-cache | tail -n 12
+
+clean: ## remove the environment and caches, never results
+	rm -rf $(venv) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

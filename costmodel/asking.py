@@ -1,0 +1,160 @@
+"""What a user asked for, in words and options, made into the nouns; refused where it is nonsense."""
+
+from collections.abc import Sequence
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from costmodel.offers import Terms
+from costmodel.transfer import device_of
+from domain.architecture import Architecture
+from domain.catalogue import check_precision, devices, energy, resolve_device
+from domain.complaint import Complaint, CorruptFile, first_error
+from domain.device import DeviceSpec
+from domain.fit import Fit
+from domain.record import Figure, Precision, Unknown
+from domain.routing import RoutingDistribution, default_capacities, survival_of_mean
+from domain.scenario import Finance
+from domain.store import read_trace, reference_root
+
+
+def batches_of(text: str) -> tuple[int, ...]:
+    """Batch sizes from `1,8,32`."""
+    try:
+        sizes = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise Complaint(f"wanted batch sizes like 1,8,32, got {text!r}") from None
+    if any(not 1 <= size <= 1_000_000 for size in sizes):
+        raise Complaint(f"wanted batch sizes from 1 to 1,000,000, got {text!r}")
+    return sizes
+
+
+def precision_for(asked: str | None, device: DeviceSpec) -> Precision:
+    """What was asked, or fp32 on a CPU and fp16 elsewhere."""
+    if asked is not None:
+        return check_precision(asked)
+    return "fp32" if device.device_class == "cpu" else "fp16"
+
+
+def routing_named(asked: str | None, net: Architecture) -> tuple[RoutingDistribution, str]:
+    """The routing that `--routing` names, fitted to `net`, and how it came about in words."""
+    tokens, prefix, recursions = net.tokens, net.prefix_tokens, net.recursions
+    if asked == "full" or (asked is None and not net.is_routed):
+        return RoutingDistribution.full(tokens, recursions), "every token goes everywhere"
+    if asked is None:
+        recorded = reference_root() / "traces" / f"{net.name}.parquet"
+        if recorded.exists():
+            trace = read_trace(recorded)
+            return trace.resized(tokens, prefix), f"recorded on {trace.images} real images"
+        survival = default_capacities(recursions)
+        words = f"MoR's default capacities {_listed(survival)} (an assumption; use --routing)"
+        return RoutingDistribution.from_survival(survival, tokens, prefix), words
+    if asked.startswith("mean="):
+        survival = survival_of_mean(_share(asked.removeprefix("mean=")), recursions)
+        words = f"mean {asked.removeprefix('mean=')}, survival {_listed(survival)}"
+        return RoutingDistribution.from_survival(survival, tokens, prefix), words
+    if asked.endswith(".parquet") or "/" in asked:
+        trace = read_trace(Path(asked))
+        _check_length(len(trace.survival), net)
+        return trace.resized(tokens, prefix), f"trace {asked}, {trace.images} images"
+    shares = tuple(_share(part) for part in asked.split(","))
+    _check_length(len(shares), net)
+    try:
+        given = RoutingDistribution.from_survival(shares, tokens, prefix)
+    except ValueError as error:
+        raise Complaint(f"--routing {asked}: {_plain(error)}") from None
+    return given, f"survival {_listed(shares)}"
+
+
+def _plain(error: ValueError) -> str:
+    return first_error(error) if isinstance(error, ValidationError) else str(error)
+
+
+def _check_length(given: int, net: Architecture) -> None:
+    if given != net.recursions:
+        raise Complaint(
+            f"{net.name} has {net.recursions} recursions: wanted as many survival shares, got {given}"
+        )
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = float("nan")
+    if not 0 <= share <= 1:
+        raise Complaint(
+            f"wanted shares between 0 and 1 such as 1,0.6,0.3, mean=0.3, full or a .parquet trace, "
+            f"got {text!r}"
+        )
+    return share
+
+
+def _listed(shares: Sequence[float]) -> str:
+    return ", ".join(f"{share:.3g}" for share in shares)
+
+
+def devices_named(
+    name: str, fits: Sequence[Fit], price_usd: str | None
+) -> list[tuple[DeviceSpec, str]]:
+    """Devices that `--device` names, each with what should be said about the choice."""
+    machines = {fit.device_id: fit for fit in reversed(fits) if fit.scope == "machine"}
+    price = None if price_usd is None else _money("--price-usd", price_usd)
+    if name == "all":
+        if price is not None:
+            raise Complaint("--price-usd is of one device: name it with --device")
+        chosen = [(device_of(fit), "") for fit in machines.values()]
+        return chosen + [(device, "") for device in devices().values()]
+    if name == "cpu" or name in machines:
+        if not machines:
+            raise Complaint(
+                "no measured machine: run `make profile`, or name a device of --list-devices"
+            )
+        fit = machines[name] if name in machines else next(f for f in fits if f.scope == "machine")
+        spec, note = device_of(fit), f"device: {fit.device_id}, {fit.provenance}"
+    else:
+        resolved = resolve_device(name)
+        spec, note = resolved.device, f"device: {resolved.device.id}, {resolved.device.name}"
+        note += f"; {resolved.note}" if resolved.note else ""
+    if price is not None:
+        figure = Figure(
+            value=float(price), source="--price-usd", read_on="2026-11-23", confidence="A"
+        )
+        fields = {field: getattr(spec, field) for field in DeviceSpec.model_fields}
+        spec = DeviceSpec(**{**fields, "price_usd": figure})
+    return [(spec, note)]
+
+
+def terms_of(energy_usd_per_kwh: str | None, pue: float | None, duty: float, years: int) -> Terms:
+    """Money terms; what was not given comes from the catalogue."""
+    if not 0 < duty <= 1:
+        raise Complaint(f"wanted --duty above 0 and up to 1, got {duty}")
+    if pue is not None and not 1 <= pue <= 5:
+        raise Complaint(f"wanted --pue from 1 to 5, got {pue}")
+    world = energy("WLD")
+    if energy_usd_per_kwh is not None:
+        price, source = _money("--energy-usd-per-kwh", energy_usd_per_kwh), "given"
+    elif isinstance(world.price_per_kwh, Unknown):
+        raise CorruptFile(
+            f"the catalogue lacks the world energy price: {world.price_per_kwh.reason}"
+        )
+    else:
+        price, source = world.price_per_kwh, f"world business mean, {world.price_source}"
+    return Terms(
+        energy_usd_per_kwh=price,
+        energy_source=source,
+        pue=pue,
+        duty=duty,
+        finance=Finance(horizon_years=years),
+    )
+
+
+def _money(option: str, text: str) -> Decimal:
+    try:
+        amount = Decimal(text)
+    except InvalidOperation:
+        amount = Decimal(-1)
+    if not (amount.is_finite() and 0 < amount <= Decimal(10) ** 9):
+        raise Complaint(f"wanted a positive amount of money for {option}, got {text!r}")
+    return amount

@@ -1,0 +1,68 @@
+"""`python -m costmodel.fit`: coefficients from a journal, or from published measurements."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from costmodel.calibration import class_of_machine, fit_machine, fits_of_published
+from domain.catalogue import devices, published
+from domain.fit import Fit
+from domain.shell import emit, format_named, run_shell
+from domain.store import newest_journal, read_journal, reference_root, results_root, save
+from domain.tables import Cell, rendered
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command(epilog="Example: python -m costmodel.fit --journal results/measurements/mine")
+def fit(
+    journal: Annotated[
+        Path | None, typer.Option(help="Journal or its folder; default: the newest.")
+    ] = None,
+    from_published: Annotated[
+        bool, typer.Option("--published", help="Fit the catalogue's published rows instead.")
+    ] = False,
+    reference: Annotated[
+        bool, typer.Option("--reference", help="Replace the committed reference fits.")
+    ] = False,
+    format: Annotated[str, typer.Option(help="table, json, csv or md")] = "table",
+    output: Annotated[Path | None, typer.Option(help="Write the table there.")] = None,
+) -> None:
+    """Fit the cost model and store it under `results/fits` (or the reference)."""
+    shape = format_named(format)
+    made_by = "python -m costmodel.fit"
+    folder = (reference_root() if reference else results_root()) / "fits"
+    if from_published:
+        fits: tuple[Fit, ...] = fits_of_published(published(), devices(), f"{made_by} --published")
+    else:
+        machine = fit_machine(read_journal(newest_journal(journal)), made_by)
+        fits = (machine, class_of_machine(machine)) if reference else (machine,)
+    for each in fits:
+        save(each, folder / f"{each.name}.json")
+    emit(rendered(list(_rows(fits)), shape), output)
+
+
+def _rows(fits: Sequence[Fit]) -> Iterator[dict[str, Cell]]:
+    for fit in fits:
+        for each in fit.coefficients:
+            yield {
+                "fit": fit.name,
+                "coefficient": each.name,
+                "value": each.value,
+                "unit": each.unit,
+                "log_sd": each.log_sd,
+                "identified": "yes" if each.is_identified else "no (mostly the prior)",
+                "residual_log_sd": fit.residual_log_sd,
+                "points": fit.points,
+            }
+
+
+def main() -> None:
+    """The command."""
+    run_shell(app)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,193 @@
+"""`python -m costmodel.predict`: what a model takes on a device, and what owning it costs."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from costmodel.asking import (
+    batches_of,
+    devices_named,
+    precision_for,
+    routing_named,
+    terms_of,
+)
+from costmodel.csvtable import CSV_COLUMNS, predicted_csv
+from costmodel.offers import Terms, offer_of, row_of, shown_row
+from domain.catalogue import (
+    check_executor,
+    check_runtime,
+    devices,
+    model_named,
+    plain_vits,
+    presets,
+)
+from domain.complaint import (
+    UNSTABLE,
+    Complaint,
+)
+from domain.prediction import Prediction, Refusal
+from domain.record import Unknown
+from domain.scenario import Offer, Offers
+from domain.shell import emit, format_named, run_shell
+from domain.store import save, stored_fits
+from domain.tables import Cell, rendered
+from domain.workload import Workload
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command(epilog="Example: python -m costmodel.predict --device jetson-orin --routing 1,0.6,0.3")
+def predict(
+    device: Annotated[
+        str, typer.Option(help="Catalogue id, alias, 'cpu' (measured), or 'all'.")
+    ] = "cpu",
+    model: Annotated[str, typer.Option(help="MoR-ViT preset or timm name.")] = "morvit-small",
+    routing: Annotated[
+        str | None, typer.Option(help="1,0.6,0.3 | mean=0.3 | full | trace.parquet")
+    ] = None,
+    batch: Annotated[str, typer.Option(help="Batch sizes, by comma.")] = "1,8,32",
+    precision: Annotated[
+        str | None, typer.Option(help="Default: fp32 on a CPU, fp16 elsewhere.")
+    ] = None,
+    runtime: Annotated[str, typer.Option(help="eager, compiled, engine, …")] = "eager",
+    executor: Annotated[str, typer.Option(help="packed, masked, padded, capacity")] = "packed",
+    image_size: Annotated[int | None, typer.Option(help="Pixels a side.")] = None,
+    from_csv: Annotated[
+        Path | None, typer.Option(help=f"Predict a table with columns {', '.join(CSV_COLUMNS)}.")
+    ] = None,
+    price_usd: Annotated[str | None, typer.Option(help="Price of the device.")] = None,
+    energy_usd_per_kwh: Annotated[str | None, typer.Option(help="Price of energy.")] = None,
+    pue: Annotated[float | None, typer.Option(help="Default: 1.1 at the edge, else 1.6.")] = None,
+    duty: Annotated[float, typer.Option(help="Share of all hours that the device is busy.")] = 0.5,
+    years: Annotated[int, typer.Option(help="Years of ownership.")] = 3,
+    format: Annotated[str, typer.Option(help="table, json, csv or md")] = "table",
+    output: Annotated[Path | None, typer.Option(help="Write there, not to stdout.")] = None,
+    offers: Annotated[
+        Path | None, typer.Option(help="Also store the predictions whole, as JSON.")
+    ] = None,
+    strict: Annotated[bool, typer.Option(help="Exit 3 if anything is extrapolated.")] = False,
+    list_devices: Annotated[bool, typer.Option("--list-devices", help="List and stop.")] = False,
+    list_models: Annotated[bool, typer.Option("--list-models", help="List and stop.")] = False,
+) -> None:
+    """Predict latency, throughput, memory, energy and cost, each with a 90 % interval and a tier."""
+    shape = format_named(format)
+    if list_devices or list_models:
+        emit(rendered(list(_listed_devices() if list_devices else _listed_models()), shape), output)
+        return
+    fits = stored_fits()
+    if from_csv is not None:
+        emit(predicted_csv(from_csv, fits), output)
+        return
+    net = model_named(model, image_size)
+    travelled, routing_note = routing_named(routing, net)
+    terms = terms_of(energy_usd_per_kwh, pue, duty, years)
+    wanted = devices_named(device, fits, price_usd)
+    batches = batches_of(batch)
+    found = [
+        offer_of(
+            Workload(
+                architecture=net,
+                batch=size,
+                precision=precision_for(precision, each),
+                runtime=check_runtime(runtime),
+                executor=check_executor(executor),
+                routing=travelled,
+            ),
+            each,
+            fits,
+            terms,
+        )
+        for each, _ in wanted
+        for size in batches
+    ]
+    notes = [note for _, note in wanted if note]
+    if offers is not None:
+        save(Offers(model=net.name, routing=routing_note, offers=tuple(found)), offers)
+    if shape == "table":
+        text = "\n".join(
+            [
+                *notes,
+                f"model: {net.name}; routing: {routing_note}",
+                "",
+                rendered(_filled([shown_row(offer) for offer in found]), shape),
+                *_footnotes(found, terms),
+            ]
+        )
+        emit(text + "\n", output)
+    else:
+        emit(
+            rendered(_filled([row_of(offer, note="; ".join(notes)) for offer in found]), shape),
+            output,
+        )
+    refused = [each.prediction for each in found if isinstance(each.prediction, Refusal)]
+    if len(refused) == len(found):
+        raise Complaint(refused[0].reason)
+    if strict and any(_is_extrapolated(offer.prediction) for offer in found):
+        raise typer.Exit(UNSTABLE)
+
+
+def _filled(rows: Sequence[Mapping[str, Cell]]) -> list[dict[str, Cell]]:
+    """Rows with the same columns, in the order of first appearance in the fullest row."""
+    widest = max(range(len(rows)), key=lambda number: len(rows[number]))
+    columns = list(rows[widest])
+    columns += [name for row in rows for name in row if name not in columns]
+    return [{name: row.get(name) for name in dict.fromkeys(columns)} for row in rows]
+
+
+def _footnotes(found: Sequence[Offer], terms: Terms) -> Iterator[str]:
+    yield "Intervals are 90 %. n/a: see the notes below."
+    yield (
+        f"Ownership: one device, busy {terms.duty:.0%} of all hours; energy "
+        f"{terms.energy_usd_per_kwh} USD/kWh ({terms.energy_source}); hardware price "
+        f"±{terms.finance.price_band:.0%}; host, staff and space not included."
+    )
+    lines: dict[str, None] = {}
+    for offer in found:
+        prediction, ownership = offer.prediction, offer.ownership
+        if isinstance(prediction, Prediction):
+            lines[f"{prediction.tier}: {prediction.tier_reason}"] = None
+            lines |= dict.fromkeys(prediction.assumptions)
+            for value in (prediction.energy_j_per_image, prediction.peak_memory_bytes, ownership):
+                if isinstance(value, Unknown):
+                    lines[f"{prediction.device_id}: {value.reason}"] = None
+    yield from (f"- {line}" for line in lines)
+
+
+def _is_extrapolated(prediction: Prediction | Refusal) -> bool:
+    return isinstance(prediction, Prediction) and any(
+        "outside the fitted range" in line for line in prediction.assumptions
+    )
+
+
+def _listed_devices() -> Iterator[dict[str, Cell]]:
+    for device in devices().values():
+        yield {
+            "id": device.id,
+            "name": device.name,
+            "class": device.device_class,
+            "precisions": " ".join(device.precisions),
+            "price_usd": None if isinstance(device.price_usd, Unknown) else device.price_usd.value,
+        }
+
+
+def _listed_models() -> Iterator[dict[str, Cell]]:
+    for net in (*presets().values(), *plain_vits().values()):
+        yield {
+            "model": net.name,
+            "parameters": net.parameters,
+            "tokens": net.tokens,
+            "width": net.width,
+            "effective_depth": net.effective_depth,
+            "recursions": net.recursions,
+        }
+
+
+def main() -> None:
+    """The command."""
+    run_shell(app)
+
+
+if __name__ == "__main__":
+    main()

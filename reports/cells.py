@@ -1,0 +1,91 @@
+"""Cells and tables: a number in its unit with its interval, or the reason for a missing one."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+
+from domain.record import Estimate, Unknown
+from domain.units import shown, shown_money, significant
+from reports.contents import Say
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What one cell says; `detail` stands small below it, `badge` gives it a tier's colour."""
+
+    text: str
+    detail: str = ""
+    badge: str = ""
+    span: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Rows under columns; the last `total_rows` rows stand out."""
+
+    id: str
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    notes: tuple[str, ...] = ()
+    total_rows: int = 0
+
+
+def percent(share: float) -> str:
+    """A share as a percentage.
+
+    >>> percent(0.0525)
+    '5.25 %'
+    """
+    return f"{significant(100 * share)} %"
+
+
+def measure(value: float, unit: str) -> str:
+    """A value in its unit; without a unit, no prefix either.
+
+    >>> measure(0.002, "s"), measure(0.8, "")
+    ('2 ms', '0.8')
+    """
+    return significant(value) if unit in ("", "1") else shown(value, unit)
+
+
+def money(amount: Decimal | Unknown, currency: str) -> str:
+    """Money with its currency, or the reason why it is not known."""
+    return amount.reason if isinstance(amount, Unknown) else shown_money(amount, currency)
+
+
+def estimate(value: Estimate, unit: str, say: Say) -> Cell:
+    """A value with its interval below it."""
+    interval = say("page.interval", low=measure(value.low, unit), high=measure(value.high, unit))
+    return Cell(measure(value.value, unit), detail=interval)
+
+
+def figure(value: Estimate | float | Unknown, unit: str, say: Say) -> Cell:
+    """A value with its interval if it has one; n/a where it is not known."""
+    if isinstance(value, Unknown):
+        return Cell(say("page.not_offered"))
+    if isinstance(value, Estimate):
+        return estimate(value, unit, say)
+    return Cell(measure(value, unit))
+
+
+def counted(value: Estimate, say: Say) -> Cell:
+    """A mean count with the least and the most below it."""
+    if value.low == value.high:
+        return Cell(f"{value.value:,.0f}")
+    ends = say("page.range", low=f"{value.low:,.0f}", high=f"{value.high:,.0f}")
+    return Cell(f"{value.value:,.1f}", detail=ends)
+
+
+def bounded(amount: Decimal, low: Decimal, high: Decimal, currency: str, say: Say) -> Cell:
+    """Money with its interval below it."""
+    interval = say("page.interval", low=money(low, currency), high=money(high, currency))
+    return Cell(money(amount, currency), detail=interval)
+
+
+def reasons(key: str, values: Sequence[object], say: Say) -> Iterator[str]:
+    """A sentence for each reason why a value is unknown, with how often."""
+    given = [value.reason for value in values if isinstance(value, Unknown)]
+    for reason in dict.fromkeys(given):
+        count = str(given.count(reason))
+        yield say(key, reason=reason.rstrip("."), count=count, all=str(len(values)))

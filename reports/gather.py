@@ -1,0 +1,119 @@
+"""Finds the newest of each part in `results/`, or falls back on the committed reference."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from domain import store
+from domain.complaint import Complaint, CorruptFile, nearest
+from domain.fit import Fit, Validation
+from domain.record import Record
+from domain.routing import RouterDecisions
+from domain.scenario import Offers, Plan
+from reports.contents import Absent, Found, ReportContents
+
+Value = TypeVar("Value")
+RecordType = TypeVar("RecordType", bound=Record)
+
+JOURNAL, DECISIONS, ROUTING = "journal.jsonl", "decisions.json", "routing.parquet"
+VALIDATION, REFERENCE_VALIDATION = "predictions/validation.json", "validation_pairs.json"
+OFFERS, FITS, PLANS = "predictions/catalogue.json", "fits/*.json", "plans/*.json"
+
+MEASURE = "make profile"
+
+
+def contents_of(session: Path | None, made_at: str) -> ReportContents:
+    """The newest of each part; with a `session`, its journal and what lies beside it.
+
+    Raises Complaint where the named session has no journal, CorruptFile where that journal can not
+    be read. A bad file that nobody named becomes a part that says what is wrong with it.
+    """
+    journal: Path | None
+    if session is None:
+        journal = _newest(f"measurements/*/{JOURNAL}")
+    else:
+        journal = session / JOURNAL
+        if not journal.is_file():
+            known = [folder.parent.name for folder in _all_of(f"measurements/*/{JOURNAL}")]
+            raise Complaint(
+                f"{session} holds no {JOURNAL}; name a session's folder ("
+                f"{nearest(session.name, known) if known else f'there is none; run {MEASURE}'})"
+            )
+        store.read_journal(journal)
+    folder = None if journal is None else journal.parent
+    return ReportContents(
+        made_at=made_at,
+        measurements=_part(journal, store.read_journal, JOURNAL, MEASURE),
+        decisions=_part(
+            _beside(folder, DECISIONS), _reader_of(RouterDecisions), DECISIONS, MEASURE
+        ),
+        routing=_part(_beside(folder, ROUTING), store.read_trace, ROUTING, MEASURE),
+        fit=_part(_newest(FITS), _reader_of(Fit), FITS, "python -m costmodel.fit"),
+        validation=_part(
+            _newest(VALIDATION, REFERENCE_VALIDATION),
+            _reader_of(Validation),
+            VALIDATION,
+            "python -m costmodel.validate",
+        ),
+        offers=_part(_newest(OFFERS), _reader_of(Offers), OFFERS, "python -m costmodel.predict"),
+        plan=_part(_newest(PLANS), _reader_of(Plan), PLANS, "python -m scenarios.size"),
+    )
+
+
+def _part(
+    path: Path | None, read: Callable[[Path], Value], wanted: str, command: str
+) -> Found[Value] | Absent:
+    if path is None:
+        return Absent(wanted=f"results/{wanted}" if "/" in wanted else wanted, command=command)
+    try:
+        return Found(
+            value=read(path),
+            source=_shown(path),
+            is_reference=path.resolve().is_relative_to(store.reference_root().resolve()),
+        )
+    except CorruptFile as complaint:
+        return Absent(wanted=_shown(path), command=command, complaint=str(complaint))
+
+
+def _reader_of(kind: type[RecordType]) -> Callable[[Path], RecordType]:
+    return lambda path: store.load(path, kind)
+
+
+def _beside(folder: Path | None, name: str) -> Path | None:
+    """A file of the session, or the newest of another session of its kind in the reference."""
+    if folder is not None and (folder / name).is_file():
+        return folder / name
+    return max(store.reference_root().glob(f"measurements/*/{name}"), key=_age, default=None)
+
+
+def _newest(pattern: str, reference_pattern: str | None = None) -> Path | None:
+    """The newest file of this machine; where there is none, of the reference."""
+    for root, each in (
+        (store.results_root(), pattern),
+        (store.reference_root(), reference_pattern or pattern),
+    ):
+        if (path := max(root.glob(each), key=_age, default=None)) is not None:
+            return path
+    return None
+
+
+def _all_of(pattern: str) -> list[Path]:
+    return [
+        path
+        for root in (store.results_root(), store.reference_root())
+        for path in root.glob(pattern)
+    ]
+
+
+def _age(path: Path) -> tuple[int, str]:
+    # A checkout gives all files about the same time; then the name decides.
+    return path.stat().st_mtime_ns, path.name
+
+
+def _shown(path: Path) -> str:
+    """`path` as seen from the folder that holds the results: it says nothing of the user's disk."""
+    root = store.results_root().resolve()
+    resolved = path.resolve()
+    if resolved.is_relative_to(root):
+        return f"results/{resolved.relative_to(root).as_posix()}"
+    return "/".join(resolved.parts[-2:])

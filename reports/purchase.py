@@ -1,0 +1,161 @@
+"""Tables of the catalogue and the plan: what each device will take, and what owning it costs."""
+
+from decimal import Decimal
+from typing import get_args
+
+from domain.prediction import Prediction, Refusal
+from domain.record import Tier, Unknown
+from domain.scenario import FleetOption, Offer, Offers, Ownership, Plan
+from domain.units import shown
+from reports.cells import Cell, Table, bounded, estimate, figure, money, percent
+from reports.contents import Say
+
+
+def numbered(offers: Offers) -> tuple[tuple[int, Offer], ...]:
+    """Offers with the number that table and chart give them: cheapest first, refused last."""
+    return tuple(enumerate(sorted(offers.offers, key=_price_order), start=1))
+
+
+def offers_table(offers: Offers, say: Say) -> Table:
+    """What each device will take, and what owning it costs."""
+    names = (
+        "number", "device", "tier", "latency", "throughput", "memory", "fits", "energy",
+        "per_million",
+    )  # fmt: skip
+    years = sorted(
+        {
+            offer.ownership.horizon_years
+            for offer in offers.offers
+            if isinstance(offer.ownership, Ownership)
+        }
+    )
+    total = say("catalogue.total", years=", ".join(str(each) for each in years) or "?")
+    return Table(
+        id="table-offers",
+        caption=say("catalogue.table"),
+        columns=(*(say(f"catalogue.{name}") for name in names), total),
+        rows=tuple(_offer_row(number, offer, say) for number, offer in numbered(offers)),
+    )
+
+
+def fleets_table(plan: Plan, say: Say) -> Table:
+    """The fleets that a plan compares."""
+    names = ("fleet", "utilisation", "p99", "full_depth", "total")
+    return Table(
+        id="table-fleets",
+        caption=say("plan.table"),
+        columns=(
+            say("catalogue.device"),
+            say("catalogue.tier"),
+            *(say(f"plan.{name}") for name in names),
+            say("catalogue.per_million"),
+            say("plan.reason"),
+        ),
+        rows=tuple(_fleet_row(option, say) for option in plan.options),
+    )
+
+
+def lines_table(option: FleetOption, ownership: Ownership, say: Say) -> Table:
+    """The cost of one fleet, line by line."""
+    currency = ownership.currency
+    lines = tuple(
+        (
+            Cell(line.name),
+            bounded(line.amount, line.low, line.high, currency, say),
+            Cell(line.how),
+        )
+        for line in ownership.lines
+    )
+    total = (
+        Cell(say("plan.total")),
+        bounded(ownership.total, ownership.low, ownership.high, currency, say),
+        Cell(""),
+    )
+    return Table(
+        id="table-lines",
+        caption=say("plan.lines_of", device=option.device_name, years=str(ownership.horizon_years)),
+        columns=tuple(say(f"plan.{name}") for name in ("line", "amount", "how")),
+        rows=(*lines, total),
+        total_rows=1,
+    )
+
+
+def _offer_row(number: int, offer: Offer, say: Say) -> tuple[Cell, ...]:
+    prediction = offer.prediction
+    if isinstance(prediction, Refusal):
+        return (
+            Cell(str(number)),
+            Cell(offer.device_id),
+            Cell(say("tier.refused"), badge="refused"),
+            Cell(say("catalogue.refused", reason=prediction.reason), span=7),
+        )
+    return (
+        Cell(str(number)),
+        Cell(prediction.device_name),
+        Cell(say(f"tier.{prediction.tier}"), detail=prediction.tier_reason, badge=prediction.tier),
+        estimate(prediction.latency_s, "s", say),
+        estimate(prediction.throughput_img_per_s, "img/s", say),
+        figure(prediction.peak_memory_bytes, "B", say),
+        _share(prediction),
+        figure(prediction.energy_j_per_image, "J", say),
+        *_cost_cells(offer.ownership, say),
+    )
+
+
+def _cost_cells(ownership: Ownership | Unknown, say: Say) -> tuple[Cell, Cell]:
+    if isinstance(ownership, Unknown):
+        unknown = Cell(say("page.not_offered"), detail=ownership.reason)
+        return unknown, unknown
+    return (
+        _per_million(ownership, say),
+        bounded(ownership.total, ownership.low, ownership.high, ownership.currency, say),
+    )
+
+
+def _per_million(ownership: Ownership, say: Say) -> Cell:
+    value, low, high = (
+        ownership.per_million_images, ownership.per_million_low, ownership.per_million_high,
+    )  # fmt: skip
+    if isinstance(value, Unknown):
+        return Cell(say("page.not_offered"), detail=value.reason)
+    if isinstance(low, Unknown) or isinstance(high, Unknown):
+        ends = [money(end, ownership.currency) for end in (low, high)]
+        return Cell(
+            money(value, ownership.currency), detail=say("page.interval", low=ends[0], high=ends[1])
+        )
+    return bounded(value, low, high, ownership.currency, say)
+
+
+def _fleet_row(option: FleetOption, say: Say) -> tuple[Cell, ...]:
+    total, per_million = Cell(say("page.not_offered")), Cell(say("page.not_offered"))
+    reason = option.reason
+    if isinstance(option.ownership, Unknown):
+        reason = reason or option.ownership.reason
+    else:
+        per_million, total = _cost_cells(option.ownership, say)
+    is_tier = option.tier in (*get_args(Tier), "refused")
+    return (
+        Cell(option.device_name),
+        Cell(say(f"tier.{option.tier}"), badge=option.tier) if is_tier else Cell(option.tier),
+        Cell(str(option.devices)),
+        Cell(percent(option.utilisation)),
+        Cell(shown(option.p99_latency_s, "s")),
+        Cell(say("plan.yes" if option.meets_full_depth else "plan.no")),
+        total,
+        per_million,
+        Cell(reason),
+    )
+
+
+def _share(prediction: Prediction) -> Cell:
+    share = prediction.fits_in_memory
+    return Cell(share.reason) if isinstance(share, Unknown) else Cell(percent(share))
+
+
+def _price_order(offer: Offer) -> tuple[int, Decimal]:
+    if isinstance(offer.prediction, Refusal):
+        return 2, Decimal(0)
+    if isinstance(offer.ownership, Unknown):
+        return 1, Decimal(0)
+    price = offer.ownership.per_million_images
+    return (1, Decimal(0)) if isinstance(price, Unknown) else (0, price)

@@ -1,0 +1,106 @@
+"""Laws of seconds."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from costmodel.latency import (
+    Machine,
+    Rates,
+    Work,
+    group_s,
+    groups_of,
+    launch_s,
+    prior,
+    shares_s,
+)
+from domain.architecture import Architecture
+from domain.routing import RoutingDistribution
+from domain.workload import Workload
+from tests.costmodel.strategies import workloads
+
+machines = st.builds(
+    Machine,
+    peak_flop_per_s=st.floats(1e9, 1e15),
+    memory_bytes_per_s=st.floats(1e9, 1e13),
+    units=st.floats(1, 200),
+    host_runs_ahead=st.booleans(),
+)
+COEFFICIENTS = {name: median for name, (median, _) in prior("gpu").items()}
+
+
+def seconds_of(groups, machine, coefficients=COEFFICIENTS):
+    work, rates = Work.of(groups), Rates.of([machine] * len(groups))
+    return float(group_s(work, rates, coefficients).sum())
+
+
+@given(workloads(), machines, st.sampled_from(["flop", "moved_bytes", "weight_bytes", "calls"]))
+def test_more_work_never_costs_less(workload, machine, kind):
+    groups = groups_of(workload, host_runs_ahead=machine.host_runs_ahead)
+    heavier = tuple(
+        tuple(replace(each, **{kind: getattr(each, kind) * 1.5 + 1}) for each in group)
+        for group in groups
+    )
+    assert seconds_of(heavier, machine) >= seconds_of(groups, machine) * (1 - 1e-12)
+
+
+@given(workloads(), machines)
+def test_twice_the_rates_take_half_the_time_without_launches(workload, machine):
+    faster = replace(
+        machine,
+        peak_flop_per_s=2 * machine.peak_flop_per_s,
+        memory_bytes_per_s=2 * machine.memory_bytes_per_s,
+    )
+    free = {**COEFFICIENTS, "call_s": 1e-30}
+    groups = groups_of(workload, host_runs_ahead=machine.host_runs_ahead)
+    assert seconds_of(groups, faster, free) == pytest.approx(seconds_of(groups, machine, free) / 2)
+
+
+@given(workloads(), machines)
+def test_parts_add_up_to_the_whole(workload, machine):
+    groups = groups_of(workload, host_runs_ahead=machine.host_runs_ahead)
+    parts = math.fsum(seconds for _, seconds, _ in shares_s(groups, machine, COEFFICIENTS))
+    assert parts == pytest.approx(seconds_of(groups, machine))
+
+
+@given(st.integers(1, 6), st.data(), machines, st.integers(1, 8))
+def test_one_recursion_costs_what_the_plain_network_costs(depth, data, machine, batch):
+    before = data.draw(st.integers(0, depth - 1))
+    after = data.draw(st.integers(0, depth - 1 - before))
+    plain = Architecture.plain(
+        name="toy", depth=depth, width=16, heads=2, image_size=16, patch_size=4
+    )
+    split = Architecture(
+        **{
+            **plain.model_dump(),
+            "layers_before": before,
+            "shared_layers": depth - before - after,
+            "layers_after": after,
+        }
+    )
+    assert split.parameters == plain.parameters
+    routing = RoutingDistribution.full(plain.tokens, 1)
+    one, other = (
+        seconds_of(
+            groups_of(
+                Workload(architecture=net, batch=batch, routing=routing),
+                host_runs_ahead=machine.host_runs_ahead,
+            ),
+            machine,
+        )
+        for net in (plain, split)
+    )
+    assert one == pytest.approx(other)
+
+
+@given(workloads(), machines)
+def test_no_group_is_faster_than_its_launches(workload, machine):
+    groups = groups_of(workload, host_runs_ahead=machine.host_runs_ahead)
+    work = Work.of(groups)
+    host = np.bincount(work.group, launch_s(work, COEFFICIENTS), work.groups)
+    whole = group_s(work, Rates.of([machine] * len(groups)), COEFFICIENTS)
+    assert (whole >= host * (1 - 1e-12)).all()

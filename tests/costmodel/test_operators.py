@@ -1,0 +1,152 @@
+"""Work in closed form against torch's dispatch trace, fvcore, and its own laws."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from costmodel.operators import expected_distinct, expected_maximum, loads_of, operators_of
+from domain.architecture import Architecture
+from domain.routing import RoutingDistribution
+from domain.workload import Workload
+from morvit.model import MoRViT
+from tests.costmodel.strategies import architectures, routings, workloads
+
+
+def flop_of(workload):
+    return math.fsum(operator.flop for operator in operators_of(workload))
+
+
+def bytes_of(workload):
+    return math.fsum(each.weight_bytes + each.moved_bytes for each in operators_of(workload))
+
+
+def traced_flop(net, batch, *, device="meta", **options):
+    """FLOPs that torch dispatches for one batch."""
+    with torch.device(device):
+        model = MoRViT(net).eval()
+        images = torch.zeros(batch, net.channels, net.image_size, net.image_size)
+    counter = FlopCounterMode(display=False)
+    # On the CPU path the counter gives 0 for fused attention; the plain one is counted.
+    with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH), counter:
+        model(images, **options)
+    return counter.get_total_flops()
+
+
+@settings(max_examples=25)
+@given(architectures(), st.integers(1, 4))
+def test_closed_form_equals_the_dispatch_trace_on_the_meta_device(net, batch):
+    whole = RoutingDistribution.full(net.tokens, net.recursions)
+    workload = Workload(architecture=net, batch=batch, executor="masked", routing=whole)
+    assert flop_of(workload) == traced_flop(net, batch, executor="masked")
+
+
+@settings(max_examples=25)
+@given(st.data())
+def test_packed_closed_form_equals_the_trace_of_the_same_routing(data):
+    net = data.draw(architectures(routed=True))
+    batch = data.draw(st.integers(1, 4))
+    routing = data.draw(routings(net, images=batch))
+    workload = Workload(architecture=net, batch=batch, executor="packed", routing=routing)
+    imposed = torch.tensor(routing.counts)
+    traced = traced_flop(net, batch, device="cpu", executor="packed", imposed=imposed)
+    assert flop_of(workload) == pytest.approx(traced, rel=1e-12)
+
+
+def test_deit_small_has_its_published_9_2_gflop():
+    net = Architecture.plain(
+        name="deit_small", depth=12, width=384, heads=6, image_size=224, patch_size=16
+    )
+    whole = RoutingDistribution.full(net.tokens, 1)
+    assert flop_of(Workload(architecture=net, batch=1, routing=whole)) == pytest.approx(
+        9.2e9, rel=0.005
+    )
+
+
+def test_fvcore_counts_half_for_products_and_leaves_out_what_is_listed_here():
+    fvcore = pytest.importorskip("fvcore.nn")
+    net = Architecture.plain(
+        name="toy", depth=2, width=32, heads=2, image_size=16, patch_size=4, classes=10
+    )
+    model = MoRViT(net).eval()
+    analysis = fvcore.FlopCountAnalysis(_Logits(model), torch.zeros(1, 3, 16, 16))
+    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+    analysis.tracer_warnings("none")
+    counted = analysis.by_operator()
+    workload = Workload(
+        architecture=net, batch=1, routing=RoutingDistribution.full(net.tokens, 1)
+    )
+    by_family = {"gemm": 0.0, "attention": 0.0}
+    for operator in operators_of(workload):
+        if operator.family in by_family:
+            by_family[operator.family] += operator.flop
+    # fvcore counts multiply-adds, FLOP are two of them.
+    assert 2 * (counted["linear"] + counted["conv"]) == by_family["gemm"]
+    left_out = set(analysis.unsupported_ops())
+    assert "aten::scaled_dot_product_attention" in left_out
+    assert "aten::gelu" in left_out
+    assert by_family["attention"] > 0
+    # Norms are traffic here; fvcore gives them arithmetic.
+    assert set(counted) <= {"linear", "conv", "layer_norm"}
+
+
+class _Logits(torch.nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, images):
+        return self.model(images).logits
+
+
+@given(workloads())
+def test_more_images_are_never_less_work(workload):
+    larger = Workload(**{**_fields(workload), "batch": workload.batch + 1})
+    assert flop_of(larger) >= flop_of(workload)
+    assert bytes_of(larger) >= bytes_of(workload)
+
+
+@given(st.data())
+def test_more_tokens_are_never_less_work(data):
+    net = data.draw(architectures(routed=True))
+    routing = data.draw(routings(net))
+    fuller = RoutingDistribution(
+        tokens=net.tokens,
+        counts=tuple((net.tokens, *row[1:]) for row in routing.counts),
+    )
+    for executor in ("packed", "padded", "capacity"):
+        one, other = (
+            Workload(architecture=net, batch=4, executor=executor, routing=each)
+            for each in (routing, fuller)
+        )
+        assert flop_of(other) >= flop_of(one) * (1 - 1e-12)
+
+
+@given(st.data())
+def test_masked_is_at_least_padded_and_padded_at_least_packed(data):
+    net = data.draw(architectures(routed=True))
+    routing = data.draw(routings(net))
+    tokens = {
+        executor: sum(load.tokens for load in loads_of(routing, 4, executor, net))
+        for executor in ("packed", "padded", "masked")
+    }
+    assert tokens["packed"] <= tokens["padded"] + 1e-9 <= tokens["masked"] + 2e-9
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=4), st.integers(1, 3))
+def test_expectations_over_batches_equal_enumeration(values, draws):
+    batches = list(itertools.product(values, repeat=draws))
+    longest = sum(max(batch) for batch in batches) / len(batches)
+    distinct = sum(len({v for v in batch if v}) for batch in batches) / len(batches)
+    assert expected_maximum(np.array(values, float), draws) == pytest.approx(longest)
+    assert expected_distinct(np.array(values, float), draws) == pytest.approx(distinct)
+
+
+def _fields(record):
+    return {name: getattr(record, name) for name in type(record).model_fields}
