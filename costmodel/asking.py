@@ -1,6 +1,7 @@
 """What a user asked for, in words and options, made into the nouns; refused where it is nonsense."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
@@ -119,7 +120,10 @@ def devices_named(
         note += f"; {resolved.note}" if resolved.note else ""
     if price is not None:
         figure = Figure(
-            value=float(price), source="--price-usd", read_on="2026-11-23", confidence="A"
+            value=float(price),
+            source="--price-usd",
+            read_on=datetime.now(UTC).date().isoformat(),
+            confidence="A",
         )
         fields = {field: getattr(spec, field) for field in DeviceSpec.model_fields}
         spec = DeviceSpec(**{**fields, "price_usd": figure})

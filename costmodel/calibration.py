@@ -162,6 +162,7 @@ def fit_machine(measurements: Iterable[Measurement], made_by: str) -> Fit:
         measurements=tuple(sorted(points)),
         provenance=f"{sum(map(len, points.values()))} runs of {len(points)} points, "
         f"taken {first.taken_at[:10]} on {first.environment.device_name}",
+        taken_on=first.taken_at[:10],
         made_by=made_by,
         domain=_domain(runs[0].workload for runs in points.values()),
     )
@@ -351,7 +352,6 @@ def _fits_of_set(
                     "points": len(own),
                     "measurements": (name,),
                     "provenance": f"{len(own)} published measurements of {name}",
-                    "domain": _domain(published_workload(rows[number]) for number in own),
                 }
             )
         )

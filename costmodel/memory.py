@@ -3,6 +3,7 @@
 import math
 
 from costmodel.operators import Bytes, loads_of
+from domain.architecture import Architecture
 from domain.device import DeviceSpec
 from domain.record import Estimate, Unknown
 from domain.units import GIGA
@@ -13,32 +14,39 @@ from domain.workload import Workload
 CONTEXT_BYTES = Estimate(value=0.55 * GIGA, low=0.3 * GIGA, high=0.9 * GIGA)
 # Allocators round and fragment: what is reserved over what is allocated. An estimate.
 RESERVED_OVER_ALLOCATED = Estimate(value=1.1, low=1.0, high=1.3)
+# Masks, ranks and rows of a routed token: a few 64-bit numbers.
+INDEX_BYTES = 48.0
 # Spread of allocated bytes around the closed form (one workspace more or less).
 ALLOCATED_LOG_SD = 0.05
 
 
 def allocated_bytes(workload: Workload) -> float:
-    """Most bytes of weights and tensors alive at once in one forward pass.
+    """Most bytes of weights, images and tensors alive at once in one forward pass.
 
-    Weights and the batch's images stay; each recursion keeps the residual of all tokens, its own
-    copy of the active ones, and the larger of what attention and the MLP hold while they run:
-    attention the norm's output, q, k, v and the result (5·d a token), the MLP its input and the
-    hidden values before and after the activation (d + 2·d_ff a token).
+    A layer holds its input, the sum after attention, a norm's output and the hidden values before
+    and after the activation: (3·d + 2·d_ff) a token. A recursion keeps the state of all tokens
+    beside that and, when packed, the gathered rows it began with.
     """
     net, size = workload.architecture, Bytes.of(workload.precision)
     weights = float(size.weight * net.parameters)
     images = float(4 * workload.batch * net.channels * net.image_size**2)
-    everything = workload.batch * net.tokens
-    widest = max(5 * net.width, net.width + 2 * net.mlp_width)
-    if net.mlp == "swiglu":
-        widest = max(widest, net.width + 4 * net.mlp_width)
-    plain = size.element * everything * net.width + size.operand * everything * widest
-    peaks: list[float] = [plain] if net.layers_before or net.layers_after else []
-    is_copied = net.is_routed and workload.executor != "masked"
+    everything = float(workload.batch * net.tokens)
+    peaks = [_layer_bytes(net, everything, size)] if net.layers_before or net.layers_after else []
+    state = size.element * everything * net.width
     for load in loads_of(workload.routing, workload.batch, workload.executor, net):
-        kept = size.element * (everything + is_copied * load.tokens) * net.width
-        peaks.append(kept + size.operand * load.tokens * (widest + is_copied * net.width))
-    return weights + images + max(peaks)
+        # The first layer's input is the state or the gathered rows; later ones have their own.
+        is_copied = net.is_routed and workload.executor != "masked"
+        kept = state if is_copied or net.shared_layers > 1 else 0.0
+        if is_copied and net.shared_layers > 1:
+            kept += size.element * load.tokens * net.width
+        peaks.append(kept + _layer_bytes(net, load.tokens, size))
+    indices = INDEX_BYTES * everything * net.is_routed
+    return weights + images + indices + max(peaks)
+
+
+def _layer_bytes(net: Architecture, tokens: float, size: Bytes) -> float:
+    hidden = (4 if net.mlp == "swiglu" else 2) * net.mlp_width
+    return tokens * (size.element * 2 * net.width + size.operand * (net.width + hidden))
 
 
 def peak_estimate(workload: Workload, extra_log_sd: float = 0.0) -> Estimate:

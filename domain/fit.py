@@ -60,6 +60,7 @@ class Fit(Record):
     points: PositiveCount
     measurements: tuple[str, ...]
     provenance: Sentence
+    taken_on: Annotated[str, Field(pattern=r"^(\d{4}-\d{2}-\d{2})?$")] = ""
     made_by: Sentence
     domain: tuple[tuple[str, float, float], ...] = ()
 

@@ -25,6 +25,7 @@ RecordType = TypeVar("RecordType", bound=Record)
 LARGEST_RECORD_BYTES = 16 * 2**20
 LARGEST_JOURNAL_BYTES = 512 * 2**20
 LARGEST_TRACE_ROWS = 2_000_000
+TOKEN_COUNT_NAMES = (b"tokens", b"token_count", b"num_tokens")
 
 # Measurement format 1: the first.
 # Fit format 1: the first.
@@ -266,18 +267,17 @@ def read_trace(path: Path) -> RoutingDistribution:
         if file.metadata.num_rows > LARGEST_TRACE_ROWS:
             raise CorruptFile(f"{path} has more than {LARGEST_TRACE_ROWS} rows")
         table = file.read()
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise CorruptFile(f"{path} is no readable Parquet trace: {error}") from error
-    stated = (table.schema.metadata or {}).get(b"tokens", b"")
-    if not stated.isdigit():
+    metadata = table.schema.metadata or {}
+    stated = next((metadata[name] for name in TOKEN_COUNT_NAMES if name in metadata), b"")
+    if not (stated.isdigit() and len(stated) < 10):
         raise CorruptFile(
             f"{path} lacks the token count; wanted metadata `tokens` with a whole number"
         )
-    names = [f"recursion_{r + 1}" for r in range(table.num_columns)]
-    if table.schema.names != names or not names:
-        raise CorruptFile(
-            f"{path} has columns {table.schema.names}, wanted {names or 'recursion_1 …'}"
-        )
+    names = table.schema.names
+    if not names:
+        raise CorruptFile(f"{path} has no columns; wanted one for each recursion, in order")
     for name in names:
         if not pa.types.is_integer(table.schema.field(name).type) or table[name].null_count:
             raise CorruptFile(f"{path}: column {name} must be whole numbers without gaps")
@@ -286,6 +286,8 @@ def read_trace(path: Path) -> RoutingDistribution:
         routing = RoutingDistribution(tokens=int(stated), counts=tuple(zip(*columns, strict=True)))
     except ValidationError as error:
         raise CorruptFile(f"{path}: {first_error(error)}") from error
-    if table.schema.metadata.get(b"key", b"").decode(errors="replace") != routing.key():
+    # A trace that somebody else wrote has no key.
+    key = metadata.get(b"key")
+    if key is not None and key.decode(errors="replace") != routing.key():
         raise CorruptFile(f"{path} does not match its own key: it was altered after it was written")
     return routing

@@ -47,20 +47,20 @@ Split = Literal["train", "test"]
 class LabelledImages:
     """Images as grey levels or colours 0-255, the class of each, and the names of the classes."""
 
-    images: UInt8[Tensor, "images channels height width"]
+    images: UInt8[Tensor, "images channels rows columns"]
     labels: Int[Tensor, " images"]
     names: tuple[str, ...]
     origin: str
 
 
 def normalised(
-    images: UInt8[Tensor, "images channels height width"],
-) -> Float[Tensor, "images channels height width"]:
+    images: UInt8[Tensor, "images channels rows columns"],
+) -> Float[Tensor, "images channels rows columns"]:
     """Pixels as the network takes them: mean near zero, deviation near one."""
     return (images.float() / 255 - PIXEL_MEAN) / PIXEL_DEVIATION
 
 
-def sample_images() -> tuple[UInt8[Tensor, "images channels height width"], Int[Tensor, " images"]]:
+def sample_images() -> tuple[UInt8[Tensor, "images channels rows columns"], Int[Tensor, " images"]]:
     """The shipped sample: the first 512 test images of Fashion-MNIST and their labels."""
     expected = {
         "images": Kind("U8", (SAMPLE_IMAGES, 1, 28, 28)),

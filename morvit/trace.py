@@ -14,7 +14,7 @@ TRACE_BATCH = 128
 
 
 def routing_of(
-    model: MoRViT, images: UInt8[Tensor, "images channels height width"]
+    model: MoRViT, images: UInt8[Tensor, "images channels rows columns"]
 ) -> RoutingDistribution:
     """Tokens of each image, CLS included, that entered each recursion."""
     counts = torch.cat([output.counts for output in _outputs(model, images)])
@@ -25,7 +25,7 @@ def routing_of(
 
 def decisions_of(
     model: MoRViT,
-    images: UInt8[Tensor, "images channels height width"],
+    images: UInt8[Tensor, "images channels rows columns"],
     labels: Int[Tensor, " images"],
     names: Sequence[str],
     weights: str,
@@ -60,6 +60,6 @@ def decisions_of(
 
 
 @torch.inference_mode()
-def _outputs(model: MoRViT, images: UInt8[Tensor, "images channels height width"]) -> list[Output]:
+def _outputs(model: MoRViT, images: UInt8[Tensor, "images channels rows columns"]) -> list[Output]:
     device = model.positions.device
     return [model(normalised(part.to(device))) for part in torch.split(images, TRACE_BATCH)]

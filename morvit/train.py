@@ -98,7 +98,7 @@ class Training:
 
     def _step(
         self,
-        images: UInt8[Tensor, "batch channels height width"],
+        images: UInt8[Tensor, "batch channels rows columns"],
         labels: Int[Tensor, " batch"],
         step: int,
         batches: int,
@@ -202,11 +202,11 @@ def learning_rate(step: int, steps: int, recipe: Recipe) -> float:
 
 
 def augmented(
-    images: UInt8[Tensor, "batch channels height width"],
+    images: UInt8[Tensor, "batch channels rows columns"],
     largest_shift: int,
     flip: bool,
     generator: torch.Generator,
-) -> UInt8[Tensor, "batch channels height width"]:
+) -> UInt8[Tensor, "batch channels rows columns"]:
     """Each image moved by up to `largest_shift` pixels over black, and mirrored by chance."""
     batch, channels, height, width = images.shape
     shifts = torch.randint(0, 2 * largest_shift + 1, (2, batch), generator=generator)
@@ -227,7 +227,7 @@ def augmented(
 @torch.inference_mode()
 def evaluated(
     model: MoRViT,
-    images: UInt8[Tensor, "images channels height width"],
+    images: UInt8[Tensor, "images channels rows columns"],
     labels: Int[Tensor, " images"],
     *,
     uniform: bool = False,
@@ -239,7 +239,7 @@ def evaluated(
     ]
     answers = torch.cat([output.logits.argmax(dim=1) for output in outputs])
     return Evaluation(
-        accuracy=float((answers == labels).float().mean()),
+        accuracy=int((answers == labels).sum()) / len(labels),
         counts=torch.cat([output.counts for output in outputs]),
         depths=torch.cat([output.depths for output in outputs]),
     )
@@ -337,15 +337,14 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.command(
-    epilog="Example: python -m morvit.train --epochs 10 --balancing 0.05 --threads 2 "
-    "--out results/training/mine"
+    epilog="Example: python -m morvit.train --epochs 10 --threads 2 --out results/training/mine"
 )
 def train(
     out: Annotated[Path | None, typer.Option(help="Folder for state, log, checkpoint.")] = None,
     router: Annotated[str, typer.Option(help="token-choice or expert-choice.")] = "token-choice",
     epochs: Annotated[int, typer.Option(min=1)] = 10,
-    batch: Annotated[int, typer.Option(min=1)] = 128,
-    learning_rate: Annotated[float, typer.Option(help="Largest step, after warm-up.")] = 2e-3,
+    batch: Annotated[int, typer.Option(min=1)] = 64,
+    learning_rate: Annotated[float, typer.Option(help="Largest step, after warm-up.")] = 1.5e-3,
     uniform_share: Annotated[float, typer.Option(help="Share of batches at full depth.")] = 0.15,
     balancing: Annotated[float, typer.Option(help="Weight of the balancing loss.")] = 0.05,
     auxiliary: Annotated[float, typer.Option(help="Weight of the router's BCE.")] = 0.001,

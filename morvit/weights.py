@@ -34,12 +34,12 @@ class Recipe(Record):
     """
 
     epochs: PositiveCount
-    batch: PositiveCount = 128
-    learning_rate: Positive = 2e-3
+    batch: PositiveCount = 64
+    learning_rate: Positive = 1.5e-3
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
     warmup_share: Share = 0.05
     uniform_share: Share = 0.15
-    largest_shift: Count = 2
+    largest_shift: Count = 1
     flip: bool = True
     precision: Literal["fp32", "amp_bf16"] = "amp_bf16"
     largest_gradient: Positive = 1.0

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from domain.complaint import Complaint, nearest, printable
-from domain.shell import run_shell
 from domain.locale import Language
+from domain.shell import run_shell
 
 # A word of the console script, and the module that `python -m` runs for it.
 COMMANDS = {

@@ -8,13 +8,19 @@ from domain.record import Estimate, Unknown
 from domain.units import shown, shown_money, significant
 from reports.contents import Say
 
+_TAKE_PREFIX = {"s", "B", "J", "W", "FLOP", "FLOP/s", "B/s"}
+
 
 @dataclass(frozen=True)
 class Cell:
-    """What one cell says; `detail` stands small below it, `badge` gives it a tier's colour."""
+    """What one cell says; an interval and a remark stand small below it.
+
+    `badge` gives it a tier's colour.
+    """
 
     text: str
-    detail: str = ""
+    interval: str = ""
+    remark: str = ""
     badge: str = ""
     span: int = 1
 
@@ -41,12 +47,12 @@ def percent(share: float) -> str:
 
 
 def measure(value: float, unit: str) -> str:
-    """A value in its unit; without a unit, no prefix either.
+    """A value in its unit, with a prefix where the unit takes one.
 
-    >>> measure(0.002, "s"), measure(0.8, "")
-    ('2 ms', '0.8')
+    >>> measure(0.002, "s"), measure(0.8, ""), measure(0.8, "share of peak")
+    ('2 ms', '0.8', '0.8 share of peak')
     """
-    return significant(value) if unit in ("", "1") else shown(value, unit)
+    return shown(value, unit) if unit in _TAKE_PREFIX else f"{significant(value)} {unit}".strip()
 
 
 def money(amount: Decimal | Unknown, currency: str) -> str:
@@ -56,8 +62,8 @@ def money(amount: Decimal | Unknown, currency: str) -> str:
 
 def estimate(value: Estimate, unit: str, say: Say) -> Cell:
     """A value with its interval below it."""
-    interval = say("page.interval", low=measure(value.low, unit), high=measure(value.high, unit))
-    return Cell(measure(value.value, unit), detail=interval)
+    interval = between(measure(value.low, unit), measure(value.high, unit), say)
+    return Cell(measure(value.value, unit), interval=interval)
 
 
 def figure(value: Estimate | float | Unknown, unit: str, say: Say) -> Cell:
@@ -73,14 +79,20 @@ def counted(value: Estimate, say: Say) -> Cell:
     """A mean count with the least and the most below it."""
     if value.low == value.high:
         return Cell(f"{value.value:,.0f}")
-    ends = say("page.range", low=f"{value.low:,.0f}", high=f"{value.high:,.0f}")
-    return Cell(f"{value.value:,.1f}", detail=ends)
+    ends = between(f"{value.low:,.0f}", f"{value.high:,.0f}", say)
+    return Cell(f"{value.value:,.1f}", interval=ends)
 
 
 def bounded(amount: Decimal, low: Decimal, high: Decimal, currency: str, say: Say) -> Cell:
     """Money with its interval below it."""
-    interval = say("page.interval", low=money(low, currency), high=money(high, currency))
-    return Cell(money(amount, currency), detail=interval)
+    interval = between(money(low, currency), money(high, currency), say)
+    return Cell(money(amount, currency), interval=interval)
+
+
+def between(low: str, high: str, say: Say) -> str:
+    """Both ends of an interval, with the unit once where it is the same."""
+    number, _, unit = low.partition(" ")
+    return say("page.interval", low=number if high.partition(" ")[2] == unit else low, high=high)
 
 
 def reasons(key: str, values: Sequence[object], say: Say) -> Iterator[str]:

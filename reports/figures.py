@@ -1,54 +1,43 @@
 """Figures, each a pure function from records to one plotly figure. Text in them can do no harm."""
 
-import html
 from collections.abc import Sequence
 from itertools import pairwise
 
 import pandas as pd
 import plotly.graph_objects as go
 
-from domain.complaint import printable
 from domain.fit import HeldOut
-from domain.prediction import Prediction
-from domain.record import Estimate, Unknown
+from domain.record import Estimate
 from domain.routing import DecidedImage, RoutingDistribution
-from domain.scenario import Offer, Ownership
 from domain.units import shown, significant
-from reports.cells import money, percent
+from reports.cells import measure, percent
 from reports.contents import Say
+from reports.drawing import (
+    BLUE,
+    CIVIDIS,
+    DARK_GREY,
+    GREY,
+    ORANGE,
+    RECURSIONS,
+    SKY,
+    SYMBOLS,
+    TIERS,
+    canvas,
+    error_bars,
+    label,
+    log_ticks,
+    marker,
+    ticks,
+)
 from reports.points import Point, stage_name
+from reports.purchase import Priced
 
-# Okabe and Ito's palette, which people with colour-blindness can tell apart (jfly.uni-koeln.de/color).
-SKY, ORANGE, GREEN, VERMILLION, BLUE, PURPLE, YELLOW = (
-    "#56B4E9", "#E69F00", "#009E73", "#D55E00", "#0072B2", "#CC79A7", "#F0E442",
-)  # fmt: skip
-RECURSIONS = (SKY, ORANGE, GREEN, VERMILLION, BLUE, PURPLE, YELLOW)
-GREY, DARK_GREY = "#AAAAAA", "#777777"
-TIERS = {"measured": GREEN, "calibrated": BLUE, "anchored": ORANGE, "spec-only": PURPLE}
-SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "x", "star")
-
-# Cividis: as light as it is deep, for every kind of eye (doi:10.1371/journal.pone.0199239).
-CIVIDIS = ("#00224E", "#35456C", "#666970", "#948E77", "#C8B866", "#FEE838")
-
-LONGEST_LABEL = 48
 BINS = 20
-
-
-def label(words: str) -> str:
-    r"""`words` as plotly may show them: no markup, no mathematics, no control characters.
-
-    >>> label("<b>x</b> $\\alpha$")
-    '&lt;b&gt;x&lt;/b&gt; \\alpha'
-    """
-    plain = printable(words).replace("$", "").replace("\n", " ")
-    if len(plain) > LONGEST_LABEL:
-        plain = plain[: LONGEST_LABEL - 1] + "…"
-    return html.escape(plain, quote=False)
 
 
 def stage_times(points: Sequence[Point], say: Say) -> go.Figure:
     """Seconds an image by stage, stacked, one bar a point."""
-    figure = _canvas(height=130 + 54 * len(points))
+    figure = canvas(height=130 + 54 * len(points))
     for name in _stage_names(points):
         held = [(point, stage) for point in points for stage in point.stages if stage.name == name]
         figure.add_bar(
@@ -65,7 +54,8 @@ def stage_times(points: Sequence[Point], say: Say) -> go.Figure:
         )
     figure.update_layout(barmode="stack")
     figure.update_yaxes(**_rows(points))
-    figure.update_xaxes(title_text=label(say("measured.axis_time")), **_SECONDS)
+    longest_s = max(point.stages_s / point.batch for point in points)
+    figure.update_xaxes(title_text=label(say("measured.axis_time")), **ticks(longest_s, "s"))
     return figure
 
 
@@ -74,7 +64,7 @@ def stage_tokens(points: Sequence[Point], say: Say) -> go.Figure:
 
     Points whose images were routed alike share one series.
     """
-    figure = _canvas(height=340)
+    figure = canvas(height=340)
     alike: dict[tuple[tuple[str, Estimate], ...], list[Point]] = {}
     for point in points:
         counts = tuple((stage.name, stage.tokens) for stage in point.stages)
@@ -85,7 +75,7 @@ def stage_tokens(points: Sequence[Point], say: Say) -> go.Figure:
             name=label(", ".join(dict.fromkeys(point.label for point in holders))),
             x=[label(stage_name(name, say)) for name, _ in counts],
             y=[each.value for each in tokens],
-            error_y=_error_bars(tokens),
+            error_y={**error_bars(tokens), "color": DARK_GREY},
             marker_color=RECURSIONS[i % len(RECURSIONS)],
             hovertext=[f"{significant(each.value)}" for each in tokens],
             hoverinfo="text",
@@ -97,7 +87,7 @@ def stage_tokens(points: Sequence[Point], say: Say) -> go.Figure:
 
 def stage_work(points: Sequence[Point], say: Say) -> go.Figure:
     """FLOP an image as routed and as executed, a pair of bars a point."""
-    figure = _canvas(height=130 + 60 * len(points))
+    figure = canvas(height=130 + 60 * len(points))
     rows = (
         ("measured.routed_short", [point.routed_flop / point.batch for point in points], SKY),
         (
@@ -118,15 +108,14 @@ def stage_work(points: Sequence[Point], say: Say) -> go.Figure:
         )
     figure.update_layout(barmode="group", bargap=0.3)
     figure.update_yaxes(**_rows(points))
-    figure.update_xaxes(
-        title_text=label(say("measured.axis_work")), tickformat="~s", ticksuffix="FLOP", nticks=6
-    )
+    most = max(max(flop) for _, flop, _ in rows)
+    figure.update_xaxes(title_text=label(say("measured.axis_work")), **ticks(most, "FLOP"))
     return figure
 
 
 def decided_image(image: DecidedImage, recursions: int) -> go.Figure:
     """One image in grey beside the recursions that each of its patches entered."""
-    figure = _canvas(height=110, margin=0)
+    figure = canvas(height=110, margin=0)
     figure.add_heatmap(
         z=[list(row) for row in image.pixels],
         zmin=0,
@@ -170,7 +159,7 @@ def depth_colours(recursions: int) -> tuple[str, ...]:
 
 def token_depths(routing: RoutingDistribution, say: Say) -> go.Figure:
     """Share of tokens by the recursions that they entered."""
-    figure = _canvas(height=300)
+    figure = canvas(height=300)
     # Those that enter r but not r + 1.
     shares = [before - after for before, after in pairwise((1.0, *routing.survival, 0.0))]
     figure.add_bar(
@@ -189,7 +178,7 @@ def token_depths(routing: RoutingDistribution, say: Say) -> go.Figure:
 
 def image_depths(routing: RoutingDistribution, say: Say) -> go.Figure:
     """Images by the mean recursions of their tokens."""
-    figure = _canvas(height=300)
+    figure = canvas(height=300)
     depths = pd.Series([sum(row) / routing.tokens for row in routing.counts])
     bins = depths.value_counts(bins=BINS, sort=False)
     images = [int(count) for count in bins]
@@ -214,7 +203,7 @@ def image_depths(routing: RoutingDistribution, say: Say) -> go.Figure:
 
 def predicted_against_measured(pairs: Sequence[HeldOut], unit: str, say: Say) -> go.Figure:
     """Held-out predictions of one quantity over what was measured, with the line of identity."""
-    figure = _canvas(height=460)
+    figure = canvas(height=460)
     ends = [pair.measured for pair in pairs]
     ends += [pair.predicted.value for pair in pairs if pair.predicted.value > 0]
     line = [min(ends) * 0.8, max(ends) * 1.25]
@@ -231,114 +220,66 @@ def predicted_against_measured(pairs: Sequence[HeldOut], unit: str, say: Say) ->
         figure.add_scatter(
             x=[pair.measured for pair in held],
             y=[pair.predicted.value for pair in held],
-            error_y=_error_bars([pair.predicted for pair in held]),
+            error_y=error_bars([pair.predicted for pair in held]),
             mode="markers",
             name=label(split),
-            marker=_marker(RECURSIONS[(i + 4) % len(RECURSIONS)], SYMBOLS[i % len(SYMBOLS)]),
+            marker=marker(
+                RECURSIONS[(i + 4) % len(RECURSIONS)],
+                SYMBOLS[(i + i // len(SYMBOLS)) % len(SYMBOLS)],
+            ),
             hovertext=[
                 f"{label(pair.point)}<br>{label(say('accuracy.axis_measured'))}: "
-                f"{shown(pair.measured, unit)}<br>{label(say('accuracy.axis_predicted'))}: "
-                f"{shown(pair.predicted.value, unit)}"
+                f"{measure(pair.measured, unit)}<br>{label(say('accuracy.axis_predicted'))}: "
+                f"{measure(pair.predicted.value, unit)}"
                 for pair in held
             ],
             hoverinfo="text",
         )
-    axis = {"type": "log", "tickformat": "~s", "ticksuffix": unit, "dtick": "D2", "nticks": 8}
+    axis = log_ticks(line[0], line[1], unit)
     figure.update_xaxes(title_text=label(say("accuracy.axis_measured")), **axis)
     figure.update_yaxes(title_text=label(say("accuracy.axis_predicted")), **axis)
     return figure
 
 
-def cost_against_latency(
-    offers: Sequence[tuple[int, Offer, Prediction, Ownership]], say: Say
-) -> go.Figure:
+def cost_against_latency(offers: Sequence[Priced], say: Say) -> go.Figure:
     """Money for a million images over seconds a batch, numbered as in the table, coloured by tier.
 
-    All in one currency, all with a known cost of a million images.
+    All in one currency.
     """
-    figure = _canvas(height=460)
-    currency = offers[0][3].currency
+    figure = canvas(height=460)
     for tier, colour in TIERS.items():
-        held = [each for each in offers if each[2].tier == tier]
+        held = [offer for offer in offers if offer.prediction.tier == tier]
         if not held:
             continue
-        latencies = [prediction.latency_s for _, _, prediction, _ in held]
-        costs = [cost_of_million(ownership) for _, _, _, ownership in held]
         figure.add_scatter(
-            x=[latency.value for latency in latencies],
-            y=[cost.value for cost in costs if cost is not None],
-            error_x=_error_bars(latencies),
-            error_y=_error_bars([cost for cost in costs if cost is not None]),
+            x=[offer.prediction.latency_s.value for offer in held],
+            y=[offer.cost.value for offer in held],
+            error_x=error_bars([offer.prediction.latency_s for offer in held]),
+            error_y=error_bars([offer.cost for offer in held]),
             mode="markers+text",
             name=label(say(f"tier.{tier}")),
-            text=[str(number) for number, _, _, _ in held],
+            text=[str(offer.number) for offer in held],
             textposition="top right",
             textfont_size=11,
-            marker=_marker(colour, SYMBOLS[list(TIERS).index(tier)]),
+            marker=marker(colour, SYMBOLS[list(TIERS).index(tier)]),
             hovertext=[
-                f"{label(prediction.device_name)}<br>{shown(prediction.latency_s.value, 's')}<br>"
-                + label(money(ownership.per_million_images, ownership.currency))
-                for _, _, prediction, ownership in held
+                f"{label(offer.prediction.device_name)}<br>"
+                f"{shown(offer.prediction.latency_s.value, 's')}<br>{label(offer.price)}"
+                for offer in held
             ],
             hoverinfo="text",
         )
-    figure.update_xaxes(title_text=label(say("catalogue.axis_latency")), type="log", **_SECONDS)
+    latencies = [offer.prediction.latency_s for offer in offers]
+    least_s, most_s = min(each.low for each in latencies), max(each.high for each in latencies)
+    least, most = min(each.cost.low for each in offers), max(each.cost.high for each in offers)
+    figure.update_xaxes(
+        title_text=label(say("catalogue.axis_latency")), **log_ticks(least_s, most_s, "s")
+    )
     figure.update_yaxes(
-        title_text=label(say("catalogue.axis_cost", currency=currency)),
-        type="log",
-        tickformat="~r",
-        dtick="D2",
+        title_text=label(say("catalogue.axis_cost", currency=offers[0].currency)),
+        **log_ticks(least, most, ""),
     )
     return figure
-
-
-def cost_of_million(ownership: Ownership) -> Estimate | None:
-    """Cost of a million images with its bounds, for an axis; None where any is unknown."""
-    value, low, high = (
-        ownership.per_million_images, ownership.per_million_low, ownership.per_million_high,
-    )  # fmt: skip
-    if isinstance(value, Unknown) or isinstance(low, Unknown) or isinstance(high, Unknown):
-        return None
-    if low <= 0:
-        return None
-    return Estimate(value=float(value), low=float(low), high=float(high))
-
-
-_SECONDS = {"tickformat": "~s", "ticksuffix": "s", "nticks": 6}
-
-
-def _canvas(height: int, margin: int = 8) -> go.Figure:
-    # Colours of text and grid come from the page's style sheet, which knows light, dark and print.
-    figure = go.Figure()
-    figure.update_layout(
-        template="none",
-        height=height,
-        margin={"l": margin, "r": margin, "t": margin, "b": margin},
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        font={"family": "system-ui, sans-serif", "size": 13},
-        legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
-        hoverlabel={"align": "left"},
-        dragmode=False,
-    )
-    figure.update_xaxes(automargin=True, fixedrange=True, zeroline=False, gridcolor=GREY)
-    figure.update_yaxes(automargin=True, fixedrange=True, zeroline=False, gridcolor=GREY)
-    return figure
-
-
-def _marker(colour: str, symbol: str) -> dict[str, object]:
-    return {"color": colour, "symbol": symbol, "size": 9, "line": {"color": DARK_GREY, "width": 1}}
-
-
-def _error_bars(estimates: Sequence[Estimate]) -> dict[str, object]:
-    return {
-        "type": "data",
-        "symmetric": False,
-        "array": [estimate.high - estimate.value for estimate in estimates],
-        "arrayminus": [estimate.value - estimate.low for estimate in estimates],
-        "thickness": 1.2,
-        "width": 3,
-    }
 
 
 def _stage_names(points: Sequence[Point]) -> list[str]:

@@ -16,10 +16,13 @@ Value = TypeVar("Value")
 RecordType = TypeVar("RecordType", bound=Record)
 
 JOURNAL, DECISIONS, ROUTING = "journal.jsonl", "decisions.json", "routing.parquet"
-VALIDATION, REFERENCE_VALIDATION = "predictions/validation.json", "validation_pairs.json"
-OFFERS, FITS, PLANS = "predictions/catalogue.json", "fits/*.json", "plans/*.json"
+SESSIONS = f"measurements/*/{JOURNAL}"
+VALIDATION, REFERENCE_VALIDATION = "predictions/validation_pairs.json", "validation_pairs.json"
+FITS, REFERENCE_FITS = "fits/*.json", "fits/machine-*.json"
+OFFERS, PLANS = "predictions/catalogue.json", "plans/*.json"
 
 MEASURE = "make profile"
+PREDICT = f"python -m costmodel.predict --device all --batch 8 --offers results/{OFFERS}"
 
 
 def contents_of(session: Path | None, made_at: str) -> ReportContents:
@@ -30,11 +33,11 @@ def contents_of(session: Path | None, made_at: str) -> ReportContents:
     """
     journal: Path | None
     if session is None:
-        journal = _newest(f"measurements/*/{JOURNAL}")
+        journal = _newest(SESSIONS, JOURNAL)
     else:
         journal = session / JOURNAL
         if not journal.is_file():
-            known = [folder.parent.name for folder in _all_of(f"measurements/*/{JOURNAL}")]
+            known = [path.parent.name for path in store.results_root().glob(SESSIONS)]
             raise Complaint(
                 f"{session} holds no {JOURNAL}; name a session's folder ("
                 f"{nearest(session.name, known) if known else f'there is none; run {MEASURE}'})"
@@ -48,14 +51,14 @@ def contents_of(session: Path | None, made_at: str) -> ReportContents:
             _beside(folder, DECISIONS), _reader_of(RouterDecisions), DECISIONS, MEASURE
         ),
         routing=_part(_beside(folder, ROUTING), store.read_trace, ROUTING, MEASURE),
-        fit=_part(_newest(FITS), _reader_of(Fit), FITS, "python -m costmodel.fit"),
+        fit=_part(_newest(FITS, REFERENCE_FITS), _reader_of(Fit), FITS, "python -m costmodel.fit"),
         validation=_part(
             _newest(VALIDATION, REFERENCE_VALIDATION),
             _reader_of(Validation),
             VALIDATION,
             "python -m costmodel.validate",
         ),
-        offers=_part(_newest(OFFERS), _reader_of(Offers), OFFERS, "python -m costmodel.predict"),
+        offers=_part(_newest(OFFERS), _reader_of(Offers), OFFERS, PREDICT),
         plan=_part(_newest(PLANS), _reader_of(Plan), PLANS, "python -m scenarios.size"),
     )
 
@@ -80,10 +83,9 @@ def _reader_of(kind: type[RecordType]) -> Callable[[Path], RecordType]:
 
 
 def _beside(folder: Path | None, name: str) -> Path | None:
-    """A file of the session, or the newest of another session of its kind in the reference."""
-    if folder is not None and (folder / name).is_file():
-        return folder / name
-    return max(store.reference_root().glob(f"measurements/*/{name}"), key=_age, default=None)
+    """A file of the session; where it has none, the one of the reference."""
+    folders = [store.reference_root()] if folder is None else [folder, store.reference_root()]
+    return next((each / name for each in folders if (each / name).is_file()), None)
 
 
 def _newest(pattern: str, reference_pattern: str | None = None) -> Path | None:
@@ -95,14 +97,6 @@ def _newest(pattern: str, reference_pattern: str | None = None) -> Path | None:
         if (path := max(root.glob(each), key=_age, default=None)) is not None:
             return path
     return None
-
-
-def _all_of(pattern: str) -> list[Path]:
-    return [
-        path
-        for root in (store.results_root(), store.reference_root())
-        for path in root.glob(pattern)
-    ]
 
 
 def _age(path: Path) -> tuple[int, str]:

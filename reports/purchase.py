@@ -1,10 +1,12 @@
 """Tables of the catalogue and the plan: what each device will take, and what owning it costs."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import get_args
 
 from domain.prediction import Prediction, Refusal
-from domain.record import Tier, Unknown
+from domain.record import Estimate, Tier, Unknown
 from domain.scenario import FleetOption, Offer, Offers, Ownership, Plan
 from domain.units import shown
 from reports.cells import Cell, Table, bounded, estimate, figure, money, percent
@@ -16,10 +18,42 @@ def numbered(offers: Offers) -> tuple[tuple[int, Offer], ...]:
     return tuple(enumerate(sorted(offers.offers, key=_price_order), start=1))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Priced:
+    """An offer that a chart of cost against latency can show, with its number in the table."""
+
+    number: int
+    prediction: Prediction
+    cost: Estimate
+    price: str
+    currency: str
+
+
+def priced(offers: Offers) -> Iterator[Priced]:
+    """Offers whose latency and cost of a million images are known and positive, cheapest first."""
+    for number, offer in numbered(offers):
+        prediction, owned = offer.prediction, offer.ownership
+        if isinstance(prediction, Refusal) or isinstance(owned, Unknown):
+            continue
+        amount, low, high = (
+            owned.per_million_images, owned.per_million_low, owned.per_million_high,
+        )  # fmt: skip
+        if isinstance(amount, Unknown) or isinstance(low, Unknown) or isinstance(high, Unknown):
+            continue
+        if low > 0 and prediction.latency_s.low > 0:
+            yield Priced(
+                number=number,
+                prediction=prediction,
+                cost=Estimate(value=float(amount), low=float(low), high=float(high)),
+                price=money(amount, owned.currency),
+                currency=owned.currency,
+            )
+
+
 def offers_table(offers: Offers, say: Say) -> Table:
     """What each device will take, and what owning it costs."""
     names = (
-        "number", "device", "tier", "latency", "throughput", "memory", "fits", "energy",
+        "number", "device", "tier", "batch", "latency", "throughput", "memory", "fits", "energy",
         "per_million",
     )  # fmt: skip
     years = sorted(
@@ -87,12 +121,16 @@ def _offer_row(number: int, offer: Offer, say: Say) -> tuple[Cell, ...]:
             Cell(str(number)),
             Cell(offer.device_id),
             Cell(say("tier.refused"), badge="refused"),
-            Cell(say("catalogue.refused", reason=prediction.reason), span=7),
+            Cell(say("catalogue.refused", reason=prediction.reason), span=8),
         )
     return (
         Cell(str(number)),
         Cell(prediction.device_name),
-        Cell(say(f"tier.{prediction.tier}"), detail=prediction.tier_reason, badge=prediction.tier),
+        Cell(say(f"tier.{prediction.tier}"), remark=prediction.tier_reason, badge=prediction.tier),
+        Cell(
+            str(prediction.workload.batch),
+            interval=f"{prediction.workload.precision} {prediction.workload.runtime}",
+        ),
         estimate(prediction.latency_s, "s", say),
         estimate(prediction.throughput_img_per_s, "img/s", say),
         figure(prediction.peak_memory_bytes, "B", say),
@@ -104,7 +142,7 @@ def _offer_row(number: int, offer: Offer, say: Say) -> tuple[Cell, ...]:
 
 def _cost_cells(ownership: Ownership | Unknown, say: Say) -> tuple[Cell, Cell]:
     if isinstance(ownership, Unknown):
-        unknown = Cell(say("page.not_offered"), detail=ownership.reason)
+        unknown = Cell(say("page.not_offered"), remark=ownership.reason)
         return unknown, unknown
     return (
         _per_million(ownership, say),
@@ -117,11 +155,12 @@ def _per_million(ownership: Ownership, say: Say) -> Cell:
         ownership.per_million_images, ownership.per_million_low, ownership.per_million_high,
     )  # fmt: skip
     if isinstance(value, Unknown):
-        return Cell(say("page.not_offered"), detail=value.reason)
+        return Cell(say("page.not_offered"), remark=value.reason)
     if isinstance(low, Unknown) or isinstance(high, Unknown):
         ends = [money(end, ownership.currency) for end in (low, high)]
         return Cell(
-            money(value, ownership.currency), detail=say("page.interval", low=ends[0], high=ends[1])
+            money(value, ownership.currency),
+            remark=say("page.interval", low=ends[0], high=ends[1]),
         )
     return bounded(value, low, high, ownership.currency, say)
 
@@ -137,13 +176,22 @@ def _fleet_row(option: FleetOption, say: Say) -> tuple[Cell, ...]:
     return (
         Cell(option.device_name),
         Cell(say(f"tier.{option.tier}"), badge=option.tier) if is_tier else Cell(option.tier),
+        *_load_cells(option, say),
+        total,
+        per_million,
+        Cell(reason),
+    )
+
+
+def _load_cells(option: FleetOption, say: Say) -> tuple[Cell, ...]:
+    if not option.devices:
+        # No fleet, no load: zeros here would read as measured.
+        return (Cell(say("page.not_offered")),) * 4
+    return (
         Cell(str(option.devices)),
         Cell(percent(option.utilisation)),
         Cell(shown(option.p99_latency_s, "s")),
         Cell(say("plan.yes" if option.meets_full_depth else "plan.no")),
-        total,
-        per_million,
-        Cell(reason),
     )
 
 

@@ -8,7 +8,7 @@ from domain.prediction import Prediction
 from domain.record import Unknown
 from domain.routing import RouterDecisions, RoutingDistribution
 from domain.scenario import Offer, Offers, Ownership, Plan
-from domain.units import shown, shown_money, significant
+from domain.units import shown, significant
 from reports import figures, purchase, tables
 from reports.blocks import (
     Block,
@@ -196,7 +196,11 @@ def _scatters(validation: Validation, say: Say) -> Iterator[Block]:
         yield Drawing(
             f"figure-held-out-{number}",
             figures.predicted_against_measured(pairs, tables.unit_of(quantity), say),
-            say("accuracy.caption", quantity=quantity, count=str(len(pairs))),
+            say(
+                "accuracy.caption",
+                quantity=tables.quantity_name(quantity, say),
+                count=str(len(pairs)),
+            ),
         )
 
 
@@ -215,16 +219,9 @@ def _priced(contents: ReportContents, say: Say) -> Iterator[Block]:
 
 def _offer_blocks(offers: Offers, say: Say) -> Iterator[Block]:
     yield Paragraph(say("catalogue.intro", model=offers.model, routing=offers.routing.rstrip(".")))
-    priced = [
-        (number, offer, offer.prediction, offer.ownership)
-        for number, offer in purchase.numbered(offers)
-        if isinstance(offer.prediction, Prediction)
-        and isinstance(offer.ownership, Ownership)
-        and figures.cost_of_million(offer.ownership) is not None
-    ]
-    by_currency = sorted(priced, key=lambda each: each[3].currency)
-    groups = groupby(by_currency, key=lambda each: each[3].currency)
-    for number, (currency, held) in enumerate(groups, start=1):
+    priced = sorted(purchase.priced(offers), key=lambda offer: offer.currency)
+    by_currency = groupby(priced, key=lambda offer: offer.currency)
+    for number, (currency, held) in enumerate(by_currency, start=1):
         yield _cost_drawing(f"figure-cost-{number}", currency, list(held), say)
     if not priced:
         yield Paragraph(say("catalogue.no_chart"), tone="absent")
@@ -232,28 +229,21 @@ def _offer_blocks(offers: Offers, say: Say) -> Iterator[Block]:
     yield from _assumptions(offers.offers, say)
 
 
-def _cost_drawing(
-    id: str, currency: str, offers: Sequence[tuple[int, Offer, Prediction, Ownership]], say: Say
-) -> Drawing:
+def _cost_drawing(id: str, currency: str, offers: Sequence[purchase.Priced], say: Say) -> Drawing:
     cheapest = offers[0]
-    quickest = min(offers, key=lambda each: each[2].latency_s.value)
+    quickest = min(offers, key=lambda offer: offer.prediction.latency_s.value)
     return Drawing(
         id,
         figures.cost_against_latency(offers, say),
         say(
             "catalogue.caption",
             currency=currency,
-            cheapest=cheapest[2].device_name,
-            cheapest_cost=_price_of(cheapest[3]),
-            quickest=quickest[2].device_name,
-            quickest_time=shown(quickest[2].latency_s.value, "s"),
+            cheapest=cheapest.prediction.device_name,
+            cheapest_cost=cheapest.price,
+            quickest=quickest.prediction.device_name,
+            quickest_time=shown(quickest.prediction.latency_s.value, "s"),
         ),
     )
-
-
-def _price_of(ownership: Ownership) -> str:
-    price = ownership.per_million_images
-    return price.reason if isinstance(price, Unknown) else shown_money(price, ownership.currency)
 
 
 def _assumptions(offers: Sequence[Offer], say: Say) -> Iterator[Block]:

@@ -8,11 +8,11 @@ from domain.prediction import Prediction
 from domain.scenario import Ownership
 from domain.statistics import median
 from domain.units import shown, shown_money, significant
-from reports.blocks import Block, Paragraph, Section, Sentences, Sheet, absence_of, absent_parts
+from reports.blocks import Block, Paragraph, Section, Sentences, Sheet, absent_parts
 from reports.cells import Cell, Table, percent
-from reports.contents import Absent, ReportContents, Say
+from reports.contents import Absent, ReportContents, Say, sentence_of
 from reports.points import has_trained_weights, points_of, savings_of
-from reports.tables import environment_table
+from reports.tables import environment_table, quantity_name
 
 MOST_FINDINGS_OF_A_KIND = 3
 
@@ -152,7 +152,7 @@ def _of_accuracy(contents: ReportContents, say: Say) -> Iterator[str]:
     for row in contents.validation.value.rows[:MOST_FINDINGS_OF_A_KIND]:
         yield say(
             "head.found_accuracy",
-            quantity=row.quantity,
+            quantity=quantity_name(row.quantity, say),
             split=row.split,
             error=percent(row.median_abs_error),
             coverage=percent(row.coverage_90),
@@ -160,8 +160,6 @@ def _of_accuracy(contents: ReportContents, say: Say) -> Iterator[str]:
 
 
 def _quality(contents: ReportContents, say: Say) -> Iterator[Block]:
-    for name, absent in absent_parts(contents).items():
-        yield absence_of(absent, name, say)
     if not isinstance(contents.measurements, Absent):
         yield from _measurement_quality(contents.measurements.value, say)
     yield Sheet(_files_table(contents, say))
@@ -237,7 +235,7 @@ def _files_table(contents: ReportContents, say: Say) -> Table:
         caption=say("quality.files"),
         columns=tuple(say(f"quality.{name}") for name in ("part", "file", "origin")),
         rows=tuple(
-            (Cell(say(f"part.{name}")), Cell(say("page.not_offered")), Cell(""))
+            (Cell(say(f"part.{name}")), Cell(sentence_of(part, say)), Cell(""))
             if isinstance(part, Absent)
             else (
                 Cell(say(f"part.{name}")),

@@ -12,8 +12,8 @@ from reports.cells import Cell, Table, counted, estimate, figure, percent, reaso
 from reports.contents import Say
 from reports.points import Point, Saving, stage_name
 
-# Units of the quantities that held-out points are given in, by the name's ending.
-_UNIT_OF_ENDING = {"_s": "s", "_bytes": "B", "_j": "J", "_w": "W", "_flop": "FLOP"}
+# Units of the quantities that held-out points are given in.
+_UNIT_OF = {"latency": "s", "stage-latency": "s"}
 
 
 def points_table(points: Sequence[Point], say: Say) -> Table:
@@ -143,7 +143,7 @@ def accuracy_table(validation: Validation, say: Say) -> Table:
         rows=tuple(
             (
                 Cell(row.split),
-                Cell(row.quantity),
+                Cell(quantity_name(row.quantity, say)),
                 Cell(say(f"tier.{row.tier}"), badge=row.tier),
                 Cell(str(row.n)),
                 Cell(percent(row.median_abs_error)),
@@ -209,12 +209,13 @@ def environment_table(environment: Environment, say: Say) -> Table:
 
 
 def unit_of(quantity: str) -> str:
-    """The unit that a quantity's name ends in, or nothing.
+    """The unit of a quantity that was predicted, or nothing where it is not one of ours."""
+    return _UNIT_OF.get(quantity, "")
 
-    >>> unit_of("latency_s"), unit_of("peak_memory_bytes")
-    ('s', 'B')
-    """
-    return next((unit for ending, unit in _UNIT_OF_ENDING.items() if quantity.endswith(ending)), "")
+
+def quantity_name(quantity: str, say: Say) -> str:
+    """The name of a quantity for people; one that is not ours keeps the name it came with."""
+    return say(f"quantity.{quantity}") if quantity in _UNIT_OF else quantity
 
 
 def _coefficient(coefficient: Coefficient, say: Say) -> Cell:

@@ -79,9 +79,7 @@ def test_fvcore_counts_half_for_products_and_leaves_out_what_is_listed_here():
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     analysis.tracer_warnings("none")
     counted = analysis.by_operator()
-    workload = Workload(
-        architecture=net, batch=1, routing=RoutingDistribution.full(net.tokens, 1)
-    )
+    workload = Workload(architecture=net, batch=1, routing=RoutingDistribution.full(net.tokens, 1))
     by_family = {"gemm": 0.0, "attention": 0.0}
     for operator in operators_of(workload):
         if operator.family in by_family:

@@ -16,9 +16,9 @@ COUNTED = {
     "deit_small_patch16_224": 22_050_664,
     "vit_huge_patch14_224": 630_764_800,
     "deit_base_distilled_patch16_224": 87_338_192,
-    "vit_small_patch14_dinov2": 22_056_576,
-    "vit_base_patch32_clip_224": 87_849_728,
-    "vit_giant_patch14_dinov2": 1_136_480_768,
+    "vit_small_patch14_dinov2": 22_056_192,
+    "vit_base_patch32_clip_224": 88_225_000,
+    "vit_giant_patch14_dinov2": 1_136_479_232,
 }
 
 

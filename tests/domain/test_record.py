@@ -38,7 +38,7 @@ def test_an_estimate_is_refused_unless_its_value_lies_between_finite_bounds(low,
 
 def test_a_figure_needs_a_source_and_a_date():
     figure = {"value": 1.0, "source": "s", "read_on": "2026-11-23", "confidence": "A"}
-    Figure(**figure)
+    Figure.model_validate(figure)
     for wrong in (
         {"value": 0.0},
         {"value": float("inf")},
@@ -48,7 +48,7 @@ def test_a_figure_needs_a_source_and_a_date():
         {"unheard_of": 1},
     ):
         with pytest.raises(ValidationError):
-            Figure(**{**figure, **wrong})
+            Figure.model_validate({**figure, **wrong})
 
 
 @given(st.text(min_size=1, max_size=30), st.text(min_size=1, max_size=30))

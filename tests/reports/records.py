@@ -194,7 +194,7 @@ def validation() -> Validation:
         rows=tuple(
             ValidationRow(
                 split=split,
-                quantity="latency_s",
+                quantity="latency",
                 tier="calibrated",
                 n=6,
                 median_abs_error=0.04,
@@ -210,7 +210,7 @@ def validation() -> Validation:
             HeldOut(
                 split=split,
                 point=f"toy-{split}-{i}",
-                quantity="latency_s",
+                quantity="latency",
                 predicted=estimate(0.001 * 2**i * (1.0 + 0.05 * ((i + k) % 3 - 1))),
                 measured=0.001 * 2**i,
             )

@@ -1,0 +1,246 @@
+"""How long to warm up, how large a sample is, when there are enough: arithmetic on a given clock.
+
+warm up          each batch once, then one batch until two halves agree
+inner loop       passes per sample, so that a sample takes a millisecond or more
+sample           pass … pass | calibration kernel | pass … pass | calibration kernel | …
+pairs            clean | calibration kernel | split by stage | clean | …
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from domain.statistics import median
+from profiler.clock import Clock, Laps, StageClock
+
+Mode = Literal["quick", "default", "rigorous"]
+Run = Callable[[], object]
+Marked = Callable[[Callable[[str], None]], object]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How hard to measure. `relaxed` says that the minimum counts of the protocol are not asked."""
+
+    mode: Mode
+    runs: int
+    least_warmups: int
+    least_warmup_s: float
+    most_warmup_s: float
+    least_samples: int
+    least_s: float
+    most_s: float
+    half_width: float
+    least_pairs: int
+    most_pairs_s: float
+    energy_s: float
+    timeout_s: float
+    relaxed: bool
+    least_sample_s: float = 1e-3
+
+
+SETTINGS: dict[Mode, Settings] = {
+    "quick": Settings(
+        mode="quick",
+        runs=3,
+        least_warmups=6,
+        least_warmup_s=0.1,
+        most_warmup_s=0.8,
+        least_samples=10,
+        least_s=0.4,
+        most_s=1.0,
+        half_width=0.02,
+        least_pairs=5,
+        most_pairs_s=0.5,
+        energy_s=2.0,
+        timeout_s=90.0,
+        relaxed=True,
+    ),
+    "default": Settings(
+        mode="default",
+        runs=5,
+        least_warmups=20,
+        least_warmup_s=0.5,
+        most_warmup_s=10.0,
+        least_samples=100,
+        least_s=5.0,
+        most_s=15.0,
+        half_width=0.01,
+        least_pairs=30,
+        most_pairs_s=5.0,
+        energy_s=10.0,
+        timeout_s=300.0,
+        relaxed=False,
+    ),
+    "rigorous": Settings(
+        mode="rigorous",
+        runs=10,
+        least_warmups=20,
+        least_warmup_s=2.0,
+        most_warmup_s=30.0,
+        least_samples=100,
+        least_s=20.0,
+        most_s=60.0,
+        half_width=0.01,
+        least_pairs=100,
+        most_pairs_s=20.0,
+        energy_s=30.0,
+        timeout_s=900.0,
+        relaxed=False,
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Warmup:
+    """Seconds of every pass before measuring, the first call first; steady or given up."""
+
+    samples_s: tuple[float, ...]
+    is_steady: bool
+
+
+@dataclass(kw_only=True)
+class Timings:
+    """Wall and CPU seconds of one batch, sample by sample, each with the kernel that followed."""
+
+    samples_s: list[float] = field(default_factory=list)
+    cpu_samples_s: list[float] = field(default_factory=list)
+    calibration_s: list[float] = field(default_factory=list)
+    instrumented_s: list[float] = field(default_factory=list)
+    stages_s: dict[str, list[float]] = field(default_factory=dict)
+    precision_met: bool = False
+
+
+def is_steady(samples_s: Sequence[float], tolerance: float = 0.05) -> bool:
+    """Whether the two halves agree: medians and quartiles within `tolerance`, no slow start.
+
+    The slow start is a first sample over Q3 + 1.5 IQR (Tukey).
+
+    >>> is_steady([1.0] * 10), is_steady([2.0] * 5 + [1.0] * 5)
+    (True, False)
+    """
+    values = np.asarray(samples_s, dtype=float)
+    half = len(values) // 2
+    first, second = (
+        np.quantile(part, [0.25, 0.5, 0.75]) for part in (values[:half], values[half:])
+    )
+    low, high = np.quantile(values, [0.25, 0.75])
+    starts_slow = values[0] > high + 1.5 * (high - low) + 1e-12
+    return not starts_slow and bool(np.all(np.abs(first - second) <= tolerance * second))
+
+
+def warm_up(run: Run, rotation: int, same: Run, clock: Clock, settings: Settings) -> Warmup:
+    """Run each batch once (`run`), then the `same` batch until its last passes are steady.
+
+    Batches differ in work, so only passes on one batch can say whether the machine is steady. At
+    `most_warmup_s` it goes on as it is.
+    """
+    laps = Laps(clock)
+    samples: list[float] = []
+    while len(samples) < rotation and laps.elapsed_s < settings.most_warmup_s / 2:
+        run()
+        samples.append(laps.lap()[0])
+    alike: list[float] = []
+    while laps.elapsed_s < settings.most_warmup_s or len(alike) < 2:
+        same()
+        alike.append(laps.lap()[0])
+        window = alike[-settings.least_warmups :]
+        if (
+            len(alike) >= settings.least_warmups
+            and laps.elapsed_s >= settings.least_warmup_s
+            and is_steady(window)
+        ):
+            return Warmup(samples_s=(*samples, *alike), is_steady=True)
+    return Warmup(samples_s=(*samples, *alike), is_steady=False)
+
+
+def inner_loop(warmup: Warmup, settings: Settings) -> int:
+    """Passes per sample so that a sample takes `least_sample_s` or more.
+
+    >>> inner_loop(Warmup(samples_s=(9.0, 4e-4, 4e-4), is_steady=True), SETTINGS["quick"])
+    3
+    """
+    one_s = median(warmup.samples_s[-5:])
+    return max(1, math.ceil(settings.least_sample_s / one_s))
+
+
+def half_width(samples_s: Sequence[float]) -> float | None:
+    """Half the 95 % interval of the median over the median, from order statistics; None below 6.
+
+    >>> half_width([1.0] * 5) is None, half_width([1.0] * 6)
+    (True, 0.0)
+    """
+    count = len(samples_s)
+    if count < 6:
+        return None
+    ordered = sorted(samples_s)
+    reach = 0.98 * math.sqrt(count)
+    low = max(0, math.floor(count / 2 - reach))
+    high = min(count - 1, math.ceil(count / 2 + reach) - 1)
+    return (ordered[high] - ordered[low]) / 2 / median(ordered)
+
+
+def sample(
+    run: Run, kernel: Run, rotation: int, inner: int, clock: Clock, settings: Settings
+) -> Timings:
+    """Samples until their median is precise and every batch was seen, or time is up."""
+    timings = Timings()
+    laps = Laps(clock)
+    while laps.elapsed_s < settings.most_s or not timings.samples_s:
+        for _ in range(inner):
+            run()
+        wall, cpu = laps.lap()
+        kernel()
+        timings.samples_s.append(wall / inner)
+        timings.cpu_samples_s.append(cpu / inner)
+        timings.calibration_s.append(laps.lap()[0])
+        count = len(timings.samples_s)
+        if (
+            laps.elapsed_s >= settings.least_s
+            and count >= settings.least_samples
+            and count * inner >= rotation
+        ):
+            width = half_width(timings.samples_s)
+            if width is not None and width <= settings.half_width:
+                timings.precision_met = True
+                break
+    return timings
+
+
+def pairs(
+    clean: Run,
+    marked: Marked,
+    kernel: Run,
+    stages: StageClock,
+    inner: int,
+    rotation: int,
+    clock: Clock,
+    settings: Settings,
+) -> Timings:
+    """Clean samples and passes split by stage in turn, until every batch was split once.
+
+    It stops at `most_pairs_s`, but not before two pairs. `marked` runs the batch that `clean` ran
+    last.
+    """
+    timings = Timings()
+    laps = Laps(clock)
+    while len(timings.instrumented_s) < max(rotation, settings.least_pairs):
+        if laps.elapsed_s >= settings.most_pairs_s and len(timings.instrumented_s) >= 2:
+            break
+        for _ in range(inner):
+            clean()
+        wall, cpu = laps.lap()
+        kernel()
+        timings.samples_s.append(wall / inner)
+        timings.cpu_samples_s.append(cpu / inner)
+        timings.calibration_s.append(laps.lap()[0])
+        stages.start()
+        marked(stages.mark)
+        timings.instrumented_s.append(laps.lap()[0])
+        for stage, seconds in stages.read().items():
+            timings.stages_s.setdefault(stage, []).append(seconds)
+        laps.lap()
+    return timings

@@ -1,0 +1,282 @@
+"""One session: a plan, the machine it is measured on, and the journal that grows point by point.
+
+for each run      points in an order of its own, drawn from the seed; one worker
+  for each point  ask the worker ─ append its answer to the journal (on disk) ─ next
+"""
+
+import random
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from shutil import disk_usage
+from types import FrameType, TracebackType
+from typing import Literal, Self
+
+from pydantic import ValidationError
+
+from domain.complaint import (
+    AllFailed,
+    Complaint,
+    CorruptFile,
+    NoDevice,
+    StorageFailed,
+    first_error,
+)
+from domain.measurement import Environment, Measurement, MeasuringPlan, PlannedPoint, Rates
+from domain.record import Identifier, Record
+from domain.store import Journal, load, read_journal
+from profiler.environment import difference
+from profiler.messages import Preparation, Prepared, Task, failed
+from profiler.protocol import SETTINGS, Mode
+from profiler.supervisor import START_S, WORKER, Worker, WorkerDied, WorkerLate
+
+JOURNAL, SESSION = "journal.jsonl", "session.json"
+BYTES_PER_RECORD = 80_000
+BYTES_BESIDE = 4_000_000
+
+
+class Finding(Record):
+    """One thing that the doctor looked at; `cure` says what to do about it."""
+
+    level: Literal["PASS", "WARN", "FAIL"]
+    subject: str
+    found: str
+    cure: str = ""
+
+
+class Session(Record):
+    """What was measured, how and where: the head of a journal. Stored beside it as JSON."""
+
+    format: Literal[1] = 1
+    id: Identifier
+    started_at: str
+    mode: Mode
+    seed: int
+    plan: MeasuringPlan
+    preparation: Preparation
+    environment: Environment
+    rates: Rates
+    findings: tuple[Finding, ...] = ()
+    source_commit: str = "unknown"
+
+
+class Stop:
+    """Hears Ctrl-C: once asks to stop after the point at hand, twice stops now.
+
+    SIGTERM and SIGHUP stop now. Stopping now ends the worker, never a write in progress.
+    """
+
+    def __init__(self, say: Callable[[str], None] = lambda _: None) -> None:
+        self.is_asked = False
+        self.is_now = False
+        self.worker: Worker | None = None
+        self._say = say
+
+    def __enter__(self) -> Self:
+        self._old = {
+            number: signal.signal(number, self._hear)
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        }
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        where: TracebackType | None,
+    ) -> None:
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and not self.is_asked:
+            self.is_asked = True
+            self._say("stopping after this point; Ctrl-C again stops now")
+            return
+        self.is_asked = self.is_now = True
+        if self.worker is not None:
+            self.worker.kill()
+
+
+def order_of(plan: MeasuringPlan, run: int, seed: int) -> list[PlannedPoint]:
+    """The points in the order of one run: shuffled, the same again for the same seed."""
+    points = list(plan.points)
+    random.Random(f"{seed}:{run}").shuffle(points)  # noqa: S311 - an order, not a secret
+    return points
+
+
+def prepared_worker(
+    preparation: Preparation, command: Sequence[str] = WORKER
+) -> tuple[Worker, Environment, Rates | None]:
+    """A worker that is ready, and where it is. Raises NoDevice where it cannot measure."""
+    worker = Worker(preparation, command)
+    try:
+        answer = Prepared.model_validate_json(worker.ask(preparation.model_dump_json(), START_S))
+    except (WorkerDied, WorkerLate) as error:
+        raise NoDevice(f"no worker could be started: {error}") from error
+    if answer.environment is None:
+        worker.end()
+        raise NoDevice(answer.complaint)
+    return worker, answer.environment, answer.rates
+
+
+def check_storage(folder: Path, records: int) -> None:
+    """Raise StorageFailed where the disk has not the room for so many records."""
+    wanted = records * BYTES_PER_RECORD + BYTES_BESIDE
+    existing = next(path for path in (folder, *folder.resolve().parents) if path.exists())
+    try:
+        free = disk_usage(existing).free
+    except OSError as error:
+        raise StorageFailed(f"cannot look at {existing}: {error.strerror}") from error
+    if free < wanted:
+        raise StorageFailed(
+            f"{folder} needs {wanted} bytes, {existing} has {free}; make room or name another --out"
+        )
+
+
+def taken_up(folder: Path) -> tuple[Session, tuple[Measurement, ...]]:
+    """The session in a folder and what was measured so far."""
+    head = folder / SESSION
+    if not head.exists():
+        raise Complaint(f"{folder} has no {SESSION}; name the folder that `run` wrote")
+    session = load(head, Session)
+    try:
+        return session, read_journal(folder / JOURNAL)
+    except CorruptFile:
+        return session, ()  # nothing valid yet: the journal keeps the rest aside when opened
+
+
+def measure(
+    session: Session,
+    folder: Path,
+    *,
+    stop: Stop,
+    report: Callable[[Measurement, int, int], None],
+    first_worker: Worker | None = None,
+    command: Sequence[str] = WORKER,
+    timeout_s: float | None = None,
+) -> tuple[Measurement, ...]:
+    """Measure what the journal in `folder` lacks; gives all records, old and new.
+
+    `report` hears each new record with its number and how many there will be. Raises Complaint
+    where a worker finds itself in another environment than the session's, AllFailed where no point
+    could be measured.
+    """
+    workers = _Workers(session, stop, command, first_worker)
+    with Journal(folder / JOURNAL) as journal:
+        records = list(_records_in(folder / JOURNAL))
+        done = {(record.point, record.run) for record in records}
+        total = session.plan.runs * len(session.plan.points)
+        limits = timeout_s or SETTINGS[session.mode].timeout_s
+        with workers.ended():
+            for task in _tasks(session, done):
+                if stop.is_asked:
+                    break
+                record = _implied(task, records) or workers.answer(task, limits)
+                if stop.is_now:
+                    break
+                journal.append(record)
+                records.append(record)
+                report(record, len(records), total)
+    if len(records) == total and not any(record.is_usable for record in records):
+        raise AllFailed(f"all {total} measurements failed; the last: {records[-1].reason}")
+    return tuple(records)
+
+
+class _Workers:
+    """One worker for each run, a new one after a death."""
+
+    def __init__(
+        self, session: Session, stop: Stop, command: Sequence[str], first: Worker | None
+    ) -> None:
+        self._session = session
+        self._stop = stop
+        self._command = command
+        self._run = 1
+        stop.worker = first
+
+    def answer(self, task: Task, timeout_s: float) -> Measurement:
+        if task.run != self._run:
+            self._end()
+            self._run = task.run
+        worker = self._stop.worker or self._started()
+        if self._stop.is_now:
+            worker.kill()  # the signal came before there was a worker to end
+        try:
+            answer = worker.ask(task.model_dump_json(), timeout_s)
+            return Measurement.model_validate_json(answer)
+        except ValidationError as error:
+            return failed(task, "failed", f"the worker gave no valid record: {first_error(error)}")
+        except WorkerLate as error:
+            self._stop.worker = None
+            return failed(task, "timeout", str(error))
+        except WorkerDied as error:
+            self._stop.worker = None
+            return failed(task, "oom" if error.is_out_of_memory else "failed", str(error))
+
+    @contextmanager
+    def ended(self) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            self._end()
+
+    def _started(self) -> Worker:
+        worker, came, _ = prepared_worker(self._session.preparation, self._command)
+        check_same(self._session.environment, came)
+        self._stop.worker = worker
+        return worker
+
+    def _end(self) -> None:
+        worker, self._stop.worker = self._stop.worker, None
+        if worker is not None:
+            worker.end()
+
+
+def check_same(wanted: Environment, came: Environment) -> None:
+    """Raise Complaint where two environments differ: their records are never merged."""
+    if wanted.key() != came.key():
+        raise Complaint(
+            f"this session was measured in another environment: {difference(wanted, came)}; start "
+            f"a new one with `python -m profiler run`"
+        )
+
+
+def _tasks(session: Session, done: set[tuple[str, int]]) -> Iterator[Task]:
+    for run in range(1, session.plan.runs + 1):
+        for point in order_of(session.plan, run, session.seed):
+            if (point.id, run) not in done:
+                yield Task(
+                    point=point,
+                    run=run,
+                    session=session.id,
+                    seed=session.seed,
+                    mode=session.mode,
+                    environment=session.environment,
+                    rates=session.rates,
+                )
+
+
+def _implied(task: Task, records: Sequence[Measurement]) -> Measurement | None:
+    """A batch that is larger than one that had no room has none either."""
+    wanted = task.point
+    for record in records:
+        ran = record.workload
+        if (
+            record.status == "oom"
+            and not record.reason.startswith("implied")
+            and ran.batch < wanted.batch
+            and (ran.architecture, ran.precision, ran.runtime, ran.executor)
+            == (wanted.architecture, wanted.precision, wanted.runtime, wanted.executor)
+        ):
+            reason = f"implied: {record.point} with batch {ran.batch} had no room"
+            return failed(task, "oom", reason)
+    return None
+
+
+def _records_in(path: Path) -> tuple[Measurement, ...]:
+    try:
+        return read_journal(path)
+    except CorruptFile:
+        return ()  # opened, locked and cut to its valid prefix just now: it is empty

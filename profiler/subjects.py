@@ -1,0 +1,215 @@
+"""From a planned point to something that runs: network, batches in rotation, routing."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from domain.measurement import PlannedPoint
+from domain.record import Executor, Precision
+from domain.routing import RoutingDistribution
+from morvit.data import normalised, sample_images
+from morvit.executors import EXECUTORS
+from morvit.model import MoRViT, Output
+from morvit.weights import SHIPPED, Card, load_checkpoint
+from profiler.clock import DeviceKind
+from profiler.routings import forced_counts, rotation_of
+from profiler.work import WorkCounter
+
+HALF: dict[Precision, torch.dtype] = {
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+    "amp_fp16": torch.float16,
+    "amp_bf16": torch.bfloat16,
+}
+
+
+class CannotRun(Exception):
+    """A point that this profiler cannot run, and why. It becomes a record of status failed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A network and the batches that it is shown in rotation, each with its routing.
+
+    `imposed` holds the counts to force, or None where the router decides; `counts` the tokens of
+    each image of the rotation, in order, that enter each recursion.
+    """
+
+    point: PlannedPoint
+    model: MoRViT
+    weights: str
+    batches: tuple[Tensor, ...]
+    imposed: tuple[Tensor | None, ...]
+    counts: tuple[tuple[int, ...], ...]
+    is_uniform: bool
+
+    def run(self, index: int, mark: Callable[[str], None] | None = None) -> Output:
+        """One pass on the batch at `index` of the rotation. Call it under `quietly`."""
+        return self._pass(index, self.point.executor, mark)
+
+    def _pass(
+        self,
+        index: int,
+        executor: Executor,
+        mark: Callable[[str], None] | None = None,
+        imposed: Tensor | None = None,
+    ) -> Output:
+        place = index % len(self.batches)
+        wanted = self.imposed[place] if imposed is None else imposed
+        output: Output = self.model(
+            self.batches[place],
+            executor=executor,
+            imposed=wanted,
+            uniform=self.is_uniform and wanted is None,
+            mark=mark,
+        )
+        return output
+
+    def quietly(self) -> AbstractContextManager[object]:
+        """The precision of the point, for passes."""
+        return _autocast(self.point.precision, self.batches[0].device.type)
+
+    @property
+    def routing(self) -> RoutingDistribution:
+        """The routing of all images in rotation."""
+        return RoutingDistribution(tokens=self.point.architecture.tokens, counts=self.counts)
+
+    @property
+    def heaviest(self) -> int:
+        """The batch of the rotation with the most tokens."""
+        size = self.point.batch
+        totals = [
+            sum(map(sum, self.counts[first : first + size]))
+            for first in range(0, len(self.counts), size)
+        ]
+        return totals.index(max(totals))
+
+    @torch.no_grad()
+    def flop(self, executor: Executor) -> dict[str, float]:
+        """FLOPs of each stage that `executor` asks for, for one batch (mean of the rotation).
+
+        All images are counted in one pass with their routing imposed: work adds up over images.
+        """
+        counter = WorkCounter()
+        images = torch.cat(self.batches)
+        imposed = torch.tensor(self.counts) if self.point.architecture.is_routed else None
+        with counter:
+            self.model(images, executor=executor, imposed=imposed, mark=counter.mark)
+        return {stage: flop / len(self.batches) for stage, flop in counter.stages.items()}
+
+
+def subject_of(point: PlannedPoint, kind: DeviceKind, seed: int) -> Subject:
+    """The point, ready to run. Raises CannotRun where this profiler has no way to."""
+    _refuse_what_is_not_run(point, kind)
+    device = torch.device(kind)
+    _set_tf32(point.precision == "tf32")
+    model, weights = _network(point, seed)
+    model = model.to(device=device, dtype=_dtype(point.precision)).eval()
+    rotation = rotation_of(point.batch)
+    images, origin = _images(point, rotation * point.batch, seed)
+    images = images.to(device=device, dtype=_dtype(point.precision))
+    batches = torch.split(images, point.batch)
+    is_uniform = point.routing_source == "none"
+    imposed: tuple[Tensor | None, ...] = (None,) * rotation
+    if point.survival is not None and point.architecture.is_routed:
+        forced = torch.tensor(forced_counts(point, len(images), seed))
+        imposed = tuple(torch.split(forced.to(device), point.batch))
+    subject = Subject(
+        point=point,
+        model=model,
+        weights=f"{weights}; {origin}",
+        batches=batches,
+        imposed=imposed,
+        counts=(),
+        is_uniform=is_uniform,
+    )
+    return Subject(**{**vars(subject), "counts": _counts_seen(subject)})
+
+
+def shipped_card() -> Card:
+    """The card of the shipped checkpoint."""
+    return _shipped()[1]
+
+
+@torch.inference_mode()
+def _counts_seen(subject: Subject) -> tuple[tuple[int, ...], ...]:
+    seen = []
+    with subject.quietly():
+        for index in range(len(subject.batches)):
+            output = subject.run(index)
+            if not bool(output.logits.isfinite().all()):
+                raise CannotRun("the network gives logits that are not numbers")
+            seen.append(output.counts.cpu())
+    return tuple(map(tuple, torch.cat(seen).tolist()))
+
+
+def _refuse_what_is_not_run(point: PlannedPoint, kind: DeviceKind) -> None:
+    if point.runtime != "eager":
+        raise CannotRun(f"runtime {point.runtime} is not measured here; use eager")
+    if point.executor not in EXECUTORS:
+        raise CannotRun(f"executor {point.executor} is not built; there are {', '.join(EXECUTORS)}")
+    if point.precision == "int8":
+        raise CannotRun("int8 is not measured here; use fp32 or bf16")
+    if kind == "cpu" and point.precision in ("tf32", "fp16", "amp_fp16"):
+        raise CannotRun(f"a CPU does not run {point.precision} at speed; use fp32 or bf16")
+    if point.routing_source == "replayed-trace":
+        raise CannotRun("a plan names no trace to replay; use forced-distribution")
+
+
+def _network(point: PlannedPoint, seed: int) -> tuple[MoRViT, str]:
+    if point.weights == "shipped":
+        model, card = _shipped()
+        if card.architecture != point.architecture:
+            raise CannotRun(
+                f"the shipped checkpoint is a {card.architecture.name} of another shape than "
+                f"{point.architecture.name}; use random weights"
+            )
+        return model, f"shipped {SHIPPED.name}, sha256 {card.weights_sha256[:16]}"
+    torch.manual_seed(seed)
+    try:
+        return MoRViT(point.architecture), f"random, seed {seed}"
+    except ValueError as error:
+        raise CannotRun(str(error)) from error
+
+
+@lru_cache(maxsize=1)
+def _shipped() -> tuple[MoRViT, Card]:
+    return load_checkpoint(SHIPPED)
+
+
+def _images(point: PlannedPoint, count: int, seed: int) -> tuple[Tensor, str]:
+    """`count` sample images in a seeded order, made to fit the network; and how that was done."""
+    stored, _ = sample_images()
+    order = torch.randperm(len(stored), generator=torch.Generator().manual_seed(seed))
+    chosen = normalised(stored[order[torch.arange(count) % len(order)]])
+    said = [f"{min(count, len(stored))} sample images"]
+    side, channels = point.architecture.image_size, point.architecture.channels
+    if side != chosen.shape[-1]:
+        said.append(f"resized from {chosen.shape[-1]} to {side} pixels")
+        chosen = functional.interpolate(
+            chosen, size=(side, side), mode="bilinear", align_corners=False, antialias=True
+        )
+    if channels != chosen.shape[1]:
+        said.append(f"grey repeated to {channels} channels")
+        chosen = chosen[:, :1].repeat(1, channels, 1, 1)
+    return chosen.contiguous(), ", ".join(said)
+
+
+def _dtype(precision: Precision) -> torch.dtype:
+    return HALF[precision] if precision in ("fp16", "bf16") else torch.float32
+
+
+def _autocast(precision: Precision, kind: str) -> AbstractContextManager[object]:
+    if precision.startswith("amp_"):
+        return torch.autocast(kind, dtype=HALF[precision])
+    return nullcontext()
+
+
+def _set_tf32(allowed: bool) -> None:
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    torch.backends.cudnn.allow_tf32 = allowed

@@ -1,0 +1,165 @@
+import json
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from domain.complaint import Complaint, CorruptFile
+from morvit import train as train_module
+from morvit.data import LabelledImages
+from morvit.losses import LossWeights
+from morvit.train import Training, augmented, learning_rate, train_on
+from morvit.weights import Recipe, load_checkpoint
+from tests.morvit.networks import TOY, changed
+
+RECIPE = Recipe(epochs=3, batch=8, uniform_share=0.3, precision="fp32", largest_shift=1)
+
+
+def blobs(count: int = 40, seed: int = 0) -> LabelledImages:
+    """Five classes, told by which row of the image is bright."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % 5
+    images = torch.randint(0, 60, (count, 1, 8, 8), generator=generator).byte()
+    images[torch.arange(count), 0, labels] = 255
+    return LabelledImages(images=images, labels=labels, names=tuple("abcde"), origin="blobs")
+
+
+def run(out, recipe=RECIPE, architecture=TOY, epochs=None, seed=0):
+    training = Training(architecture, recipe, seed)
+    data = blobs()
+    if epochs is None:
+        train_on(training, data, data, out, "test")
+    else:
+        for _ in range(epochs):
+            list(training.run_epoch(data))
+            training.watch(data)
+        training.save(out / "state.safetensors")
+    return training
+
+
+@pytest.mark.parametrize("router", ["token-choice", "expert-choice"])
+def test_killing_and_resuming_gives_the_same_weights_bit_for_bit(tmp_path, router):
+    architecture = changed(router=router)
+    whole = run(tmp_path / "whole", architecture=architecture)
+    run(tmp_path / "parts", architecture=architecture, epochs=1)
+    resumed = run(tmp_path / "parts", architecture=architecture)
+    assert resumed.history == whole.history
+    for name, weight in whole.model.state_dict().items():
+        assert torch.equal(resumed.model.state_dict()[name], weight), name
+    name = f"{TOY.name}.safetensors"
+    assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    logs = [(tmp_path / part / "log.jsonl").read_text() for part in ("whole", "parts")]
+    assert logs[0] == logs[1]
+
+
+def test_training_lowers_the_loss_and_logs_every_epoch(tmp_path):
+    recipe = Recipe(**{**dict(RECIPE), "epochs": 12, "learning_rate": 0.01, "largest_shift": 0})
+    run(tmp_path, recipe)
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == list(range(1, 13))
+    assert lines[-1]["losses"]["cross_entropy"] < 0.7 * lines[0]["losses"]["cross_entropy"]
+    assert set(lines[0]) == {
+        "epoch",
+        "losses",
+        "accuracy",
+        "uniform_accuracy",
+        "survival",
+        "mean_depth",
+        "count_deviation",
+        "dead_token_ratio",
+        "max_violation",
+        "entropy",
+    }
+    _, card = load_checkpoint(tmp_path / "toy.safetensors")
+    assert card.trained_epochs == 12
+    assert card.accuracy == lines[-1]["accuracy"]
+
+
+def test_another_recipe_does_not_go_on_from_this_state(tmp_path):
+    run(tmp_path, epochs=1)
+    other = Recipe(**{**dict(RECIPE), "losses": LossWeights(balancing=0.5)})
+    with pytest.raises(Complaint, match="another network, recipe or seed"):
+        run(tmp_path, other)
+    with pytest.raises(Complaint, match="another network, recipe or seed"):
+        run(tmp_path, seed=1)
+
+
+def test_a_torn_state_is_refused(tmp_path):
+    run(tmp_path, epochs=1)
+    state = tmp_path / "state.safetensors"
+    state.write_bytes(state.read_bytes()[:-9])
+    with pytest.raises(CorruptFile, match="bytes of tensors"):
+        run(tmp_path)
+
+
+def test_a_loss_that_is_no_number_stops_the_training(tmp_path, monkeypatch):
+    training = Training(TOY, RECIPE, 0)
+    with torch.no_grad():
+        training.model.head.weight.fill_(float("nan"))
+    with pytest.raises(Complaint, match="no longer a number"):
+        list(training.run_epoch(blobs()))
+
+
+def test_the_learning_rate_warms_up_and_falls_to_zero():
+    recipe = Recipe(epochs=1, learning_rate=1.0, warmup_share=0.1)
+    rates = [learning_rate(step, 100, recipe) for step in range(101)]
+    assert rates[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
+    assert rates[10] == 1.0
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert rates[55] == pytest.approx(0.5)
+    assert rates[100] == 0.0
+
+
+def test_augmentation_moves_and_mirrors_but_keeps_pixels():
+    images = torch.zeros(256, 1, 6, 6, dtype=torch.uint8)
+    images[:, 0, 2, 1] = 200
+    moved = augmented(images, 1, True, torch.Generator().manual_seed(0))
+    assert (moved.sum(dim=(1, 2, 3)) == 200).all()
+    places = {tuple(place[2:].tolist()) for place in moved.nonzero()}
+    assert places == {(row, column) for row in (1, 2, 3) for column in (0, 1, 2, 3, 4, 5)}
+    still = augmented(images, 0, False, torch.Generator().manual_seed(0))
+    assert torch.equal(still, images)
+
+
+@pytest.fixture
+def command(monkeypatch):
+    monkeypatch.setattr(train_module, "fashion_mnist", lambda split, folder: _grown(blobs(16)))
+    monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)
+
+    def invoke(*arguments):
+        return CliRunner().invoke(train_module.app, arguments)
+
+    return invoke
+
+
+def _grown(data: LabelledImages) -> LabelledImages:
+    images = data.images.repeat(1, 1, 4, 4)[..., :28, :28]
+    return LabelledImages(images=images, labels=data.labels, names=data.names, origin="blobs")
+
+
+@pytest.mark.parametrize("router", ["token-choice", "expert-choice"])
+def test_the_command_trains_and_leaves_a_checkpoint(tmp_path, command, router):
+    options = ("--out", str(tmp_path), "--epochs", "1", "--batch", "8", "--router", router)
+    result = command(*options)
+    assert result.exit_code == 0, result.output
+    *epochs, last = map(json.loads, result.stdout.splitlines())
+    assert len(epochs) == 1
+    assert set(last) == {"accuracy", "uniform_accuracy", "survival"}
+    _, card = load_checkpoint(tmp_path / "morvit-fmnist.safetensors")
+    assert card.architecture.router == router
+    again = command(*options)
+    assert again.stdout.splitlines() == [json.dumps(last, separators=(",", ":"))]
+
+
+def test_the_command_reads_folders(tmp_path, command):
+    image = pytest.importorskip("PIL.Image")
+    for name in ("good", "bad"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for place in range(6):
+            image.new("L", (8, 8), 40 * place).save(tmp_path / "data" / name / f"{place}.png")
+    result = command(
+        "--folder", str(tmp_path / "data"), "--image-size", "8", "--epochs", "1", "--batch", "4",
+        "--out", str(tmp_path / "out"),
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "out" / "morvit-folder.safetensors").exists()
