@@ -17,7 +17,7 @@ RESERVED_OVER_ALLOCATED = Estimate(value=1.1, low=1.0, high=1.3)
 # Masks, ranks and rows of a routed token: a few 64-bit numbers.
 INDEX_BYTES = 48.0
 # Spread of allocated bytes around the closed form (one workspace more or less).
-ALLOCATED_LOG_SD = 0.05
+ALLOCATED_LOG_SD = 0.03
 
 
 def allocated_bytes(workload: Workload) -> float:

@@ -65,13 +65,11 @@ def internal_rate(cash: Sequence[Decimal]) -> float | None:
     >>> internal_rate([Decimal(-100), Decimal(110)]), internal_rate([Decimal(5), Decimal(5)])
     (0.1, None)
     """
-    amounts = list(cash)
-    while amounts and not amounts[-1]:
-        amounts.pop()
-    while amounts and not amounts[0]:
-        amounts.pop(0)  # a later start scales the worth, and leaves its roots
-    if not amounts:
+    flowing = [t for t, each in enumerate(cash) if each]
+    if not flowing:
         return None
+    # A later start scales the worth, and leaves its roots.
+    amounts = cash[flowing[0] : flowing[-1] + 1]
     largest = max(abs(each) for each in amounts)
     shares = [float(each / largest) for each in amounts]
 
@@ -183,7 +181,7 @@ def energy_price(
     where the tariff has none.
 
     >>> energy_price(power_w=1000.0, pue=1.5, hours=10.0, price_per_kwh=Decimal("0.2"))
-    Decimal('3.00000')
+    Decimal('3.0000')
     """
     if not (power_w >= 0 and pue >= 1 and hours >= 0):
         raise ValueError(f"wanted power, hours >= 0 and PUE >= 1, got {power_w}, {hours}, {pue}")
@@ -212,7 +210,8 @@ def ownership_of(
         raise ValueError(f"wanted one device at least, got {devices}")
     if not 0 <= busy_share.value <= 1:
         raise ValueError(f"wanted a busy share between 0 and 1, got {busy_share.value}")
-    if not (math.isfinite(images_per_year) and images_per_year >= 0):
+    images = images_per_year * finance.horizon_years
+    if not 0 <= images < math.inf:
         raise ValueError(f"wanted images a year of zero or more, got {images_per_year}")
     if isinstance(device.price_usd, Unknown):
         return Unknown(
@@ -224,6 +223,9 @@ def ownership_of(
             reason=f"prices are in USD and the site counts in {site.currency}: give "
             "currency_per_usd and its currency_date"
         )
+    given = [site.energy_price_per_kwh, finance.host_price_usd, finance.staff_per_year]
+    if max(*given, site.currency_per_usd, Decimal(devices)) > LARGEST_AMOUNT:
+        return Unknown(reason=f"wanted prices and devices up to {LARGEST_AMOUNT:.0E}, got more")
     power = _power_of(device, busy_share, busy_power_w)
     if isinstance(power, Unknown):
         return power
@@ -231,7 +233,7 @@ def ownership_of(
     with localcontext() as context:
         # Twenty digits before the point and two after it, and none lost on the way.
         context.prec = 60
-        lines = _lines(device, device.price_usd, devices, power_w, site, finance)
+        lines = tuple(_lines(device, device.price_usd, devices, power_w, site, finance))
         largest = max(max(abs(line.low), abs(line.high)) for line in lines)
         if largest > LARGEST_AMOUNT:
             return Unknown(
@@ -243,7 +245,6 @@ def ownership_of(
             sum((getattr(line, side) for line in lines), Decimal(0))
             for side in ("amount", "low", "high")
         )
-        images = images_per_year * finance.horizon_years
         return Ownership(
             currency=site.currency,
             horizon_years=finance.horizon_years,
@@ -260,96 +261,46 @@ def ownership_of(
 
 
 def _lines(
-    device: DeviceSpec,
-    price: Figure,
-    devices: int,
-    power_w: Estimate,
-    site: Site,
-    finance: Finance,
-) -> tuple[CostLine, ...]:
+    device: DeviceSpec, price: Figure, devices: int, power_w: Estimate, site: Site, finance: Finance
+) -> Iterator[CostLine]:
     """Every line at full precision. A line that is zero is shown, not hidden."""
     rate, years = _decimal(finance.discount_rate), finance.horizon_years
-    yearly = annuity_factor(rate, years)
-    at_end = (1 + rate) ** -years
-    down, up = 1 - _decimal(finance.price_band), 1 + _decimal(finance.price_band)
+    yearly, at_end = annuity_factor(rate, years), (1 + rate) ** -years
+    band = _decimal(finance.price_band)
     hardware = devices * _decimal(price.value) * site.currency_per_usd
     host = devices * finance.host_price_usd * site.currency_per_usd
-    paid = hardware + host
-    kept_up = paid * _decimal(finance.maintenance_per_year) * yearly
-    resold = -paid * _decimal(finance.residual_share) * at_end
-    staff = finance.staff_per_year * yearly
-    watts = (power_w.value, power_w.low, power_w.high)
+    kept_up, resold = map(_decimal, (finance.maintenance_per_year, finance.residual_share))
+    tariff = site.energy_price_per_kwh
+    a_watt = energy_price(power_w=1.0, pue=site.pue, hours=HOURS_PER_YEAR, price_per_kwh=tariff)
     energy, energy_low, energy_high = (
-        devices
-        * yearly
-        * energy_price(
-            power_w=each,
-            pue=site.pue,
-            hours=HOURS_PER_YEAR,
-            price_per_kwh=site.energy_price_per_kwh,
-        )
-        for each in watts
+        devices * a_watt * yearly * _decimal(watts)
+        for watts in (power_w.value, power_w.low, power_w.high)
     )
-    worth = "" if rate == 0 else f", discounted at {rate:.4g} a year"
-    mean_w = significant(power_w.value)
-    return (
-        CostLine(
-            name="hardware",
-            amount=hardware,
-            low=hardware * down,
-            high=hardware * up,
-            how=f"{devices} × {device.name} at {_plain(_decimal(price.value))} USD",
-        ),
-        CostLine(
-            name="host",
-            amount=host,
-            low=host * down,
-            high=host * up,
-            how=f"{devices} × {_plain(finance.host_price_usd)} USD, a host for each device",
-        ),
-        CostLine(
-            name="energy",
-            amount=energy,
-            low=energy_low,
-            high=energy_high,
-            how=f"{devices} × {mean_w} W, idle included, × PUE {site.pue:g} × 8,760 h × "
-            f"{_plain(site.energy_price_per_kwh)} {site.currency}/kWh × {years} years{worth}",
-        ),
-        CostLine(
-            name="maintenance",
-            amount=kept_up,
-            low=kept_up * down,
-            high=kept_up * up,
-            how=f"{finance.maintenance_per_year:.4g} of hardware and host a year × {years} "
-            f"years{worth}",
-        ),
-        CostLine(
-            name="staff",
-            amount=staff,
-            low=staff,
-            high=staff,
-            how=f"{_plain(finance.staff_per_year)} {site.currency} a year × {years} years{worth}",
-        ),
-        CostLine(
-            name="residual",
-            amount=resold,
-            low=resold * up,
-            high=resold * down,
-            how=f"{finance.residual_share:.4g} of hardware and host, sold after {years} "
-            f"years{worth}",
-        ),
-    )
+    span = f"{years} years" + (f", discounted at {rate:.4g} a year" if rate else "")
+    how = f"{devices} × {device.name} at {_plain(_decimal(price.value))} USD"
+    yield _line("hardware", hardware, how, band)
+    how = f"{devices} × {_plain(finance.host_price_usd)} USD, a host for each device"
+    yield _line("host", host, how, band)
+    how = f"{devices} × {significant(power_w.value)} W, idle included, × PUE {site.pue:g} × "
+    how += f"8,760 h × {_plain(tariff)} {site.currency}/kWh × {span}"
+    yield CostLine(name="energy", amount=energy, low=energy_low, high=energy_high, how=how)
+    how = f"{kept_up:.4g} of hardware and host a year × {span}"
+    yield _line("maintenance", (hardware + host) * kept_up * yearly, how, band)
+    how = f"{_plain(finance.staff_per_year)} {site.currency} a year × {span}"
+    yield _line("staff", finance.staff_per_year * yearly, how, Decimal(0))
+    how = f"{resold:.4g} of hardware and host, sold after {span}"
+    yield _line("residual", -(hardware + host) * resold * at_end, how, band)
+
+
+def _line(name: str, amount: Decimal, how: str, band: Decimal) -> CostLine:
+    low, high = sorted((amount * (1 - band), amount * (1 + band)))
+    return CostLine(name=name, amount=amount, low=low, high=high, how=how)
 
 
 def _rounded(line: CostLine, unit: Decimal) -> CostLine:
     """The line in whole `unit`s; each side on its own, so that a sum of lines is exact."""
-    return CostLine(
-        name=line.name,
-        amount=line.amount.quantize(unit),
-        low=line.low.quantize(unit),
-        high=line.high.quantize(unit),
-        how=line.how,
-    )
+    amount, low, high = (each.quantize(unit) for each in (line.amount, line.low, line.high))
+    return CostLine(name=line.name, amount=amount, low=low, high=high, how=line.how)
 
 
 def _smallest(currency: str) -> Decimal:
@@ -359,7 +310,7 @@ def _smallest(currency: str) -> Decimal:
 def _per_million(cost: Decimal, images: float) -> Decimal | Unknown:
     if images == 0:
         return Unknown(reason="no images are delivered, so none has a cost")
-    return UNIT_COST.plus(cost / _decimal(images) * MILLION)
+    return UNIT_COST.plus(cost / _decimal(images) * MILLION) if cost else Decimal(0)
 
 
 def _power_of(
@@ -367,30 +318,25 @@ def _power_of(
 ) -> tuple[Estimate, tuple[str, ...]] | Unknown:
     """Mean power of one device over all hours, and what had to be assumed for it."""
     said: list[str] = []
-    idle = device.idle_w
+    idle, limit = device.idle_w, device.power_limit_w
     if isinstance(busy_w, Unknown):
-        if isinstance(device.power_limit_w, Unknown):
+        if isinstance(limit, Unknown):
             return Unknown(
                 reason=f"no energy cost for {device.name}: its busy power is unknown "
                 f"({busy_w.reason.rstrip('.')}), and so is its power limit"
             )
-        low, high = 0.0 if isinstance(idle, Unknown) else idle.value, device.power_limit_w.value
-        low = min(low, high)
-        busy_w = Estimate(value=(low + high) / 2, low=low, high=high)
-        said.append(
-            f"busy power of {device.name} is unknown: taken between {low:g} W and its limit of "
-            f"{high:g} W"
-        )
+        least = 0.0 if isinstance(idle, Unknown) else min(idle.value, limit.value)
+        busy_w = Estimate(value=(least + limit.value) / 2, low=least, high=limit.value)
+        said.append(f"busy power is unknown: taken between {least:g} W and {limit.value:g} W")
     if isinstance(idle, Unknown):
         idle_w = Estimate(value=busy_w.value / 2, low=0.0, high=busy_w.high)
-        said.append(f"idle power of {device.name} is unknown: taken between 0 W and busy power")
+        said.append("idle power is unknown: taken between 0 W and busy power")
     else:
         band = UNMEASURED_IDLE_BAND if idle.confidence == "C" else 0.0
         idle_w = Estimate(
             value=idle.value, low=idle.value * (1 - band), high=idle.value * (1 + band)
         )
-        if band:
-            said.append(f"idle power of {device.name} is an estimate: {idle.value:g} W ±{band:.0%}")
+        said += [f"idle power is an estimate: {idle.value:g} W ±{band:.0%}"] if band else []
     shares = (busy_share.value, max(0.0, busy_share.low), min(1.0, busy_share.high))
     ends = ((idle_w.value, busy_w.value), (idle_w.low, busy_w.low), (idle_w.high, busy_w.high))
     value, low, high = (
@@ -403,36 +349,32 @@ def _power_of(
 def _assumptions(
     device: DeviceSpec, price: Figure, devices: int, site: Site, finance: Finance
 ) -> Iterator[str]:
-    """Every input of the cost in words with its value; defaults are called so."""
+    """Every input of the cost in words with its value; what nobody gave is called a default."""
 
-    def of(noun: Site | Finance, field: str) -> str:
-        return "" if field in noun.model_fields_set else " (default)"
+    def given(shown: str, noun: Site | Finance, field: str) -> str:
+        return shown if field in noun.model_fields_set else f"{shown} (default)"
 
     basis = ", ".join(part for part in (device.price_basis, device.price_date) if part)
+    band = given(f"±{finance.price_band:.0%}", finance, "price_band")
+    years = given(f"{finance.horizon_years} years", finance, "horizon_years")
+    rate = given(f"{finance.discount_rate:.2%} a year", finance, "discount_rate")
+    host = given(f"{_plain(finance.host_price_usd)} USD a device", finance, "host_price_usd")
+    wages = f"{_plain(finance.staff_per_year)} {site.currency} a year"
+    kept_up = f"{finance.maintenance_per_year:.2%} of hardware and host a year"
+    resold = f"{finance.residual_share:.2%} of hardware and host"
     yield (
         f"price of {device.name}: {price.value:,g} USD{f' ({basis})' if basis else ''}, confidence "
-        f"{price.confidence}, ±{finance.price_band:.0%}{of(finance, 'price_band')}"
+        f"{price.confidence}, {band}"
     )
+    yield f"{years}, discounted at {rate}: hardware is paid today, the rest at each year's end"
     yield (
-        f"{finance.horizon_years} years{of(finance, 'horizon_years')}, discounted at "
-        f"{finance.discount_rate:.2%} a year{of(finance, 'discount_rate')}: hardware is paid "
-        "today, the rest at the end of each year"
+        f"{devices} powered at all 8,760 hours of a year, spares too; PUE "
+        f"{given(f'{site.pue:g}', site, 'pue')}, applied once; energy at "
+        f"{_plain(site.energy_price_per_kwh)} {site.currency}/kWh, without demand charge"
     )
-    yield f"PUE {site.pue:g}{of(site, 'pue')}, applied once"
-    yield (
-        f"{devices} powered at all 8,760 hours of a year, spares too; energy at "
-        f"{_plain(site.energy_price_per_kwh)} {site.currency}/kWh without demand charge"
-    )
-    yield (
-        f"host {_plain(finance.host_price_usd)} USD a device{of(finance, 'host_price_usd')}; "
-        f"staff {_plain(finance.staff_per_year)} {site.currency} a year"
-        f"{of(finance, 'staff_per_year')}"
-    )
-    yield (
-        f"maintenance {finance.maintenance_per_year:.2%} of hardware and host a year"
-        f"{of(finance, 'maintenance_per_year')}; residual value {finance.residual_share:.2%}"
-        f"{of(finance, 'residual_share')}"
-    )
+    yield f"host {host}; staff {given(wages, finance, 'staff_per_year')}"
+    yield f"maintenance {given(kept_up, finance, 'maintenance_per_year')}"
+    yield f"residual value {given(resold, finance, 'residual_share')}"
     if site.currency != "USD":
         yield f"1 USD = {_plain(site.currency_per_usd)} {site.currency} ({site.currency_date[:80]})"
     yield "not included: space, network, installation, licences, taxes, depreciation, loans"
@@ -451,7 +393,7 @@ def _bisected(worth: Callable[[float], float], low: float, high: float) -> float
 
 def _decimal(value: float) -> Decimal:
     """The number as it is written, not its binary neighbour."""
-    return Decimal(repr(value))
+    return Decimal(repr(float(value)))
 
 
 def _plain(amount: Decimal) -> str:

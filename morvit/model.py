@@ -65,11 +65,17 @@ class Layer(nn.Module):
         self, tokens: Float[Tensor, "*rows width"], attend: Attend
     ) -> Float[Tensor, "*rows width"]:
         """The tokens after attention and MLP."""
+        tokens = tokens + self._attended(tokens, attend)
+        return tokens + self.scale_mlp(self.mlp_out(self._hidden(self.norm_mlp(tokens))))
+
+    def _attended(
+        self, tokens: Float[Tensor, "*rows width"], attend: Attend
+    ) -> Float[Tensor, "*rows width"]:
+        # A method of its own: what it held is free before the MLP, the peak of a layer, begins.
         projected = self.queries_keys_values(self.norm_attention(tokens))
         queries, keys, values = projected.unflatten(-1, (3, self.heads, -1)).unbind(-3)
         mixed = attend(self.norm_queries(queries), self.norm_keys(keys), values)
-        tokens = tokens + self.scale_attention(self.projection(mixed.flatten(-2)))
-        return tokens + self.scale_mlp(self.mlp_out(self._hidden(self.norm_mlp(tokens))))
+        return self.scale_attention(self.projection(mixed.flatten(-2)))
 
     def _hidden(self, tokens: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows mlp_width"]:
         if self.is_gated:

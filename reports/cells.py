@@ -61,7 +61,9 @@ def money(amount: Decimal | Unknown, currency: str) -> str:
 
 
 def estimate(value: Estimate, unit: str, say: Say) -> Cell:
-    """A value with its interval below it."""
+    """A value with its interval below it; a single run has none."""
+    if value.low == value.high:
+        return Cell(measure(value.value, unit))
     interval = between(measure(value.low, unit), measure(value.high, unit), say)
     return Cell(measure(value.value, unit), interval=interval)
 

@@ -1,0 +1,158 @@
+"""How a session begins, is taken up again, and what is stored beside its journal at the end."""
+
+import secrets
+import subprocess
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from domain.complaint import Complaint
+from domain.measurement import MeasuringPlan
+from domain.store import load, results_root, save, write_trace
+from profiler.doctor import findings, looked
+from profiler.environment import choose_device, usable_cores
+from profiler.messages import Preparation, now_utc
+from profiler.protocol import SETTINGS, Mode
+from profiler.session import (
+    JOURNAL,
+    SESSION,
+    Session,
+    check_same,
+    check_storage,
+    prepared_worker,
+    taken_up,
+)
+from profiler.supervisor import Worker
+from profiler.sweep import built_in_plan, estimated_s
+
+DECIDED_IMAGES = 12
+Say = Callable[[str], None]
+
+
+def plan_of(mode: Mode, plan_file: Path | None) -> MeasuringPlan:
+    """The plan in a file, else the built-in one of that mode."""
+    if plan_file is not None:
+        return load(plan_file, MeasuringPlan)
+    from profiler.subjects import shipped_card
+
+    return built_in_plan(mode, shipped_card().architecture)
+
+
+def started(
+    *,
+    device: str,
+    mode: Mode,
+    plan_file: Path | None,
+    out: Path | None,
+    seed: int,
+    threads: int | None,
+    say: Say,
+) -> tuple[Session, Path, Worker]:
+    """A new session in its folder, and the worker that already measured the machine's rates."""
+    choice = choose_device(device)
+    plan = plan_of(mode, plan_file)
+    began = datetime.now(UTC)
+    id = f"{began:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
+    folder = out if out is not None else results_root() / "measurements" / id
+    if (folder / JOURNAL).exists() or (folder / SESSION).exists():
+        raise Complaint(
+            f"{folder} already holds a session; go on with `python -m profiler resume {folder}` or "
+            f"name another --out"
+        )
+    check_storage(folder, plan.runs * len(plan.points))
+    found = findings(looked(threads))
+    for finding in found:
+        if finding.level != "PASS":
+            say(f"{finding.level} {finding.subject}: {finding.found}; {finding.cure}")
+    preparation = Preparation(
+        kind=choice.kind,
+        gpu_name=choice.gpu.name if choice.gpu else "",
+        gpu_uuid=choice.gpu.uuid if choice.gpu else "",
+        threads=threads or usable_cores(),
+        wants_rates=True,
+    )
+    if SETTINGS[mode].relaxed:
+        say(f"{mode}: minimum counts relaxed; the records say so")
+    minutes = estimated_s(plan, mode) / 60
+    say(f"{len(plan.points)} points, {plan.runs} runs, at most about {minutes:.0f} minutes")
+    worker, environment, rates = prepared_worker(preparation)
+    assert rates is not None
+    session = Session(
+        id=id,
+        started_at=now_utc(),
+        mode=mode,
+        seed=seed,
+        plan=plan,
+        preparation=preparation,
+        environment=environment,
+        rates=rates,
+        findings=found,
+        source_commit=_source_commit(),
+    )
+    try:
+        save(session, folder / SESSION)
+    except BaseException:
+        worker.end()
+        raise
+    return session, folder, worker
+
+
+def resumed(folder: Path, say: Say) -> tuple[Session, Worker | None]:
+    """A session to go on with: the same plan and seed, rates of today.
+
+    Raises Complaint in another environment. Without anything left to do there is no worker.
+    """
+    session, records = taken_up(folder)
+    left = session.plan.runs * len(session.plan.points) - len(records)
+    say(f"{len(records)} measured, {left} left")
+    if left == 0:
+        return session, None
+    check_storage(folder, left)
+    worker, environment, rates = prepared_worker(session.preparation)
+    try:
+        check_same(session.environment, environment)
+    except Complaint:
+        worker.end()
+        raise
+    assert rates is not None
+    return Session(**{**dict(session), "rates": rates}), worker
+
+
+def store_beside(folder: Path) -> None:
+    """Store what the shipped network decides on the sample images: routing, and some to look at."""
+    from domain.complaint import CorruptFile
+    from morvit.data import FASHION_CLASSES, sample_images
+    from morvit.trace import decisions_of, routing_of
+    from morvit.weights import SHIPPED, load_checkpoint
+
+    try:
+        model, card = load_checkpoint(SHIPPED)
+        images, labels = sample_images()
+    except CorruptFile:
+        return  # a plan of random weights needs no checkpoint, and the doctor said that it lacks
+    write_trace(routing_of(model, images), folder / "routing.parquet")
+    few = slice(DECIDED_IMAGES)
+    weights = f"{SHIPPED.name}, sha256 {card.weights_sha256[:16]}"
+    save(
+        decisions_of(model, images[few], labels[few], FASHION_CLASSES, weights),
+        folder / "decisions.json",
+    )
+
+
+def _source_commit() -> str:
+    """Commit of this checkout and whether it was changed since; unknown outside one."""
+    root = Path(__file__).resolve().parent.parent
+    try:
+        commit, status = (
+            subprocess.run(  # noqa: S603 - fixed arguments
+                ["git", "-C", str(root), *arguments],  # noqa: S607 - the user's git
+                capture_output=True,
+                text=True,
+                timeout=10,
+                check=True,
+            ).stdout.strip()
+            for arguments in (["rev-parse", "HEAD"], ["status", "--porcelain", "-uno"])
+        )
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return f"{commit}{' with changes' if status else ''}"
