@@ -1,6 +1,7 @@
 """How good predictions are on what a fit has not seen: splits, errors, coverage. Pure."""
 
 import math
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -18,7 +19,7 @@ from costmodel.calibration import (
     whole_s,
 )
 from costmodel.latency import group_s, groups_of, prior
-from costmodel.regression import posterior_of, spread_of
+from costmodel.regression import STACK_LOG_SD, posterior_of, spread_of
 from costmodel.transfer import class_of, log_normal
 from domain.catalogue import PublishedRow
 from domain.device import DeviceSpec
@@ -90,11 +91,19 @@ def device_pairs(rows: Sequence[PublishedRow], specs: Mapping[str, DeviceSpec]) 
             rest = [row for row in members if row.device_id != name]
             own = [row for row in members if row.device_id == name]
             posterior, others = class_posterior(rest, specs, device_class)
+            # A stack that none of the others ran is as unknown as it was before.
+            is_known_stack = {is_old_stack(row) for row in own} <= {
+                is_old_stack(row) for row in rest
+            }
             log_sd = math.hypot(
-                spread_of(posterior.residuals), between_devices_log_sd(posterior, len(others))
+                spread_of(posterior.residuals),
+                between_devices_log_sd(posterior, len(others)),
+                0.0 if is_known_stack else STACK_LOG_SD,
             )
             observed = published_observations(own, specs, ())
-            guesses = observed.predicted_s(posterior.values)
+            stack = posterior.stacks[0] if posterior.stacks.size else 0.0
+            shift = np.array([stack * is_old_stack(row) for row in own])
+            guesses = observed.predicted_s(posterior.values) * np.exp(shift)
             pairs += [
                 HeldOut(
                     split=f"leave-device-out-{device_class}-{runtime}",
@@ -205,4 +214,4 @@ def _sets(
 
 
 def _label(row: PublishedRow, number: int) -> str:
-    return f"{row.device_id}.{row.model}.{number}"[:128]
+    return re.sub(r"[^a-zA-Z0-9._+-]+", "-", f"{row.device_id}.{number}.{row.model}")[:128]

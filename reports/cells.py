@@ -60,6 +60,17 @@ def money(amount: Decimal | Unknown, currency: str) -> str:
     return amount.reason if isinstance(amount, Unknown) else shown_money(amount, currency)
 
 
+def unit_price(amount: Decimal | Unknown, currency: str) -> str:
+    """Money for a unit, with three digits however little it is; or why it is not known.
+
+    >>> unit_price(Decimal("0.01234"), "USD"), unit_price(Decimal("12.345"), "USD")
+    ('0.0123 USD', '12.34 USD')
+    """
+    if isinstance(amount, Unknown) or not 0 < abs(amount) < 10:
+        return money(amount, currency)
+    return f"{significant(float(amount))} {currency}"
+
+
 def estimate(value: Estimate, unit: str, say: Say) -> Cell:
     """A value with its interval below it; a single run has none."""
     if value.low == value.high:

@@ -9,7 +9,7 @@ from domain.prediction import Prediction, Refusal
 from domain.record import Estimate, Tier, Unknown
 from domain.scenario import FleetOption, Offer, Offers, Ownership, Plan
 from domain.units import shown
-from reports.cells import Cell, Table, bounded, estimate, figure, money, percent
+from reports.cells import Cell, Table, between, bounded, estimate, figure, percent, unit_price
 from reports.contents import Say
 
 
@@ -45,7 +45,7 @@ def priced(offers: Offers) -> Iterator[Priced]:
                 number=number,
                 prediction=prediction,
                 cost=Estimate(value=float(amount), low=float(low), high=float(high)),
-                price=money(amount, owned.currency),
+                price=unit_price(amount, owned.currency),
                 currency=owned.currency,
             )
 
@@ -156,13 +156,11 @@ def _per_million(ownership: Ownership, say: Say) -> Cell:
     )  # fmt: skip
     if isinstance(value, Unknown):
         return Cell(say("page.not_offered"), remark=value.reason)
+    ends = between(unit_price(low, ownership.currency), unit_price(high, ownership.currency), say)
+    price = unit_price(value, ownership.currency)
     if isinstance(low, Unknown) or isinstance(high, Unknown):
-        ends = [money(end, ownership.currency) for end in (low, high)]
-        return Cell(
-            money(value, ownership.currency),
-            remark=say("page.interval", low=ends[0], high=ends[1]),
-        )
-    return bounded(value, low, high, ownership.currency, say)
+        return Cell(price, remark=ends)
+    return Cell(price, interval=ends)
 
 
 def _fleet_row(option: FleetOption, say: Say) -> tuple[Cell, ...]:

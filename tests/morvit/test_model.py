@@ -206,3 +206,16 @@ def test_seeds_decide_the_weights():
     torch.manual_seed(3)
     two = MoRViT(TOY)
     assert all(map(torch.equal, one.parameters(), two.parameters()))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("router", ROUTERS)
+@pytest.mark.parametrize("executor", ["masked", "packed"])
+def test_half_precision_runs_whole_and_by_autocast(router, executor, dtype):
+    model, images = network(changed(router=router)), pictures(3)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = model(images, executor=executor)
+    half = model.to(dtype)(images.to(dtype), executor=executor)
+    assert half.logits.dtype == dtype
+    assert half.logits.isfinite().all()
+    assert mixed.logits.isfinite().all()

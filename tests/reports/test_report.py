@@ -1,10 +1,12 @@
 import re
 from dataclasses import replace
+from decimal import Decimal
 
 import pytest
 
 from domain.locale import LANGUAGES
 from domain.scenario import Offers
+from reports.cells import unit_price
 from reports.contents import Absent, Found
 from reports.report import html_of
 from tests.reports import records
@@ -113,6 +115,11 @@ def test_money_is_never_without_its_currency():
     money = [cell for cell in cells if re.search(r"\d\.\d\d\b(?! %)", cell) and "USD" in cell]
     assert money
     assert all(re.fullmatch(r"\s*[\d,.]+ USD\s+[\d,.]+ to [\d,.]+ USD\s*", cell) for cell in money)
+
+
+def test_a_small_unit_price_keeps_its_digits():
+    assert unit_price(Decimal("0.00456"), "USD") == "0.00456 USD"
+    assert unit_price(Decimal(0), "JPY") == "0 JPY"
 
 
 def test_refusals_and_missing_prices_say_why(page):
