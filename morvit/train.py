@@ -81,22 +81,22 @@ class Training:
         batch, images = self.recipe.batch, len(data.labels)
         batches = max(1, images // batch)
         order = torch.randperm(images, generator=self.generator)
-        sums: dict[str, float] = {}
+        seen: dict[str, list[float]] = {}
         self.model.train()
         for done in range(batches):
             chosen = order[done * batch : (done + 1) * batch]
             step = self.epoch * batches + done
             terms = self._step(data.images[chosen], data.labels[chosen], step, batches)
             for name, term in terms.items():
-                sums[name] = sums.get(name, 0.0) + float(term.detach())
-            if not math.isfinite(sums["total"]):
+                seen.setdefault(name, []).append(float(term.detach()))
+            if not math.isfinite(seen["total"][-1]):
                 raise Complaint(
                     f"the loss is no longer a number in epoch {self.epoch + 1}; lower "
                     "--learning-rate"
                 )
             yield done + 1, batches
         self.epoch += 1
-        means: Line = {name: value / batches for name, value in sums.items()}
+        means = {name: sum(values) / len(values) for name, values in seen.items()}
         self.history.append({"epoch": self.epoch, "losses": means})
 
     def _step(

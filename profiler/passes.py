@@ -30,6 +30,8 @@ from profiler.telemetry import Meter
 
 # Instrumented over clean, the parts against the whole, and the calibration kernel's spread.
 LARGEST_OVERHEAD, LARGEST_REST, LARGEST_UNREST = 0.03, 0.02, 0.25
+# Thread CPU time over wall time of a clean sample: a thread that waits was not computing.
+LEAST_CPU_SHARE = 0.9
 
 NO_STAGE_ENERGY = Unknown(reason="energy counters tick slower than a stage lasts")
 
@@ -188,6 +190,11 @@ def _latency(subject: Subject, kind: DeviceKind, clock: Clock, settings: Setting
     notes = [] if warmup.is_steady else ["the warm-up was cut before it was steady"]
     if kind == "cpu" and overhead_of(split) > LARGEST_OVERHEAD:
         notes.append(f"splitting by stage cost {overhead_of(split):.1%}: take its shares only")
+    share = median(clean.cpu_samples_s) / median(clean.samples_s)
+    if kind == "cpu" and share < LEAST_CPU_SHARE:
+        notes.append(
+            f"the measuring thread had a core {share:.0%} of the time: a contended machine"
+        )
     if rest_of(split) > LARGEST_REST:
         notes.append(f"the stages leave {rest_of(split):.1%} of the split pass unexplained")
     return _Latency(

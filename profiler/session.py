@@ -224,8 +224,8 @@ class _Workers:
 
     def _started(self) -> Worker:
         worker, came, _ = prepared_worker(self._session.preparation, self._command)
-        check_same(self._session.environment, came)
         self._stop.worker = worker
+        check_same(self._session.environment, came)
         return worker
 
     def _end(self) -> None:

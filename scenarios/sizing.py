@@ -191,17 +191,16 @@ def busy_share(scenario: Scenario, prediction: Prediction, fleet: Fleet) -> Esti
     """
     demand, batch = scenario.demand, prediction.workload.batch
     devices = fleet.servers + scenario.promise.spare_devices
-    share = running_share(demand)
-    seconds = prediction.latency_s
+    seconds, least_batch = prediction.latency_s, 1 if demand.arrivals == "poisson" else batch
     low, value, high = (
-        min(1.0, utilisation(demand, latency_s, size, devices)) * share
+        running_share(demand) * min(1.0, utilisation(demand, latency_s, size, devices))
         for latency_s, size in (
             (seconds.low, batch),
             (seconds.value, batch),
-            (seconds.high, 1 if demand.arrivals == "poisson" else batch),
+            (seconds.high, least_batch),
         )
     )
-    return Estimate(value=value, low=low, high=min(high, share * fleet.servers / devices))
+    return Estimate(value=value, low=low, high=high)
 
 
 def _cost(

@@ -1,0 +1,134 @@
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from domain.measurement import PlannedPoint
+from profiler.messages import Task
+from profiler.passes import measured
+from profiler.subjects import CannotRun, subject_of
+from profiler.telemetry import AbsentMeter
+from tests.profiler.networks import ENVIRONMENT, RATES, forced, network
+
+
+def changed(point: PlannedPoint, **fields: object) -> PlannedPoint:
+    return PlannedPoint(**{**dict(point), **fields})
+
+
+@pytest.mark.parametrize("executor", ["packed", "masked"])
+def test_work_is_counted_as_torch_counts_it(executor):
+    subject = subject_of(forced(executor=executor, batch=16), "cpu", 0)
+    counted = sum(subject.flop(executor).values())
+    imposed = torch.tensor(subject.counts)
+    with (
+        torch.no_grad(),
+        sdpa_kernel(SDPBackend.MATH),
+        FlopCounterMode(display=False) as reference,
+    ):
+        subject.model(torch.cat(subject.batches), executor=executor, imposed=imposed)
+    assert counted * len(subject.batches) == reference.get_total_flops()
+
+
+def test_masking_executes_all_and_packing_what_was_routed():
+    subject = subject_of(forced(survival=(1.0, 0.5, 0.2), spread=0.0), "cpu", 0)
+    packed, masked = subject.flop("packed"), subject.flop("masked")
+    assert packed["prologue"] == masked["prologue"]
+    assert packed["recursion-3"] < packed["recursion-2"] < packed["recursion-1"]
+    assert masked["recursion-3"] == masked["recursion-2"] == masked["recursion-1"]
+
+
+def test_forced_counts_are_what_the_network_does():
+    subject = subject_of(forced(survival=(0.9, 0.5, 0.2), spread=0.8), "cpu", 7)
+    assert subject.routing.survival[1] == pytest.approx(0.5, abs=0.05)
+    assert len(set(subject.counts)) > 3
+
+
+def test_images_in_rotation_are_real_distinct_and_the_same_for_a_seed():
+    first, again = (subject_of(forced(batch=8), "cpu", 5) for _ in range(2))
+    images = torch.cat(first.batches)
+    assert len(images) == 64
+    assert len(torch.unique(images.flatten(1), dim=0)) == 64
+    assert torch.equal(images, torch.cat(again.batches))
+    assert first.weights == again.weights
+    assert "resized from 28 to 16 pixels" in first.weights
+
+
+def test_uniform_depth_sends_every_token_everywhere():
+    point = changed(forced(), routing_source="none", survival=None)
+    assert subject_of(point, "cpu", 0).routing.mean_depth == 1.0
+
+
+def test_the_routers_own_choice_is_recorded():
+    point = changed(forced(), routing_source="real-images", survival=None)
+    subject = subject_of(point, "cpu", 0)
+    output = subject.run(2)
+    assert subject.counts[16:24] == tuple(map(tuple, output.counts.tolist()))
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"runtime": "compiled"}, "runtime compiled"),
+        ({"executor": "padded"}, "executor padded"),
+        ({"precision": "fp16"}, "fp16"),
+        ({"precision": "int8"}, "int8"),
+        ({"routing_source": "replayed-trace", "survival": None}, "trace"),
+    ],
+)
+def test_what_cannot_be_run_says_why(fields, said):
+    with pytest.raises(CannotRun, match=said):
+        subject_of(changed(forced(), **fields), "cpu", 0)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "amp_bf16"])
+def test_a_measurement_has_every_part(precision):
+    task = Task(
+        point=changed(forced(executor="masked"), precision=precision), run=1, session="s", seed=1,
+        mode="quick", environment=ENVIRONMENT, rates=RATES,
+    )  # fmt: skip
+    record = measured(task, "cpu", AbsentMeter(reason="no meter here"))
+    assert record.is_usable
+    stages = ["prologue", "recursion-1", "recursion-2", "recursion-3", "epilogue"]
+    assert [depth.stage for depth in record.depths] == stages
+    assert len(record.samples_s) == len(record.cpu_samples_s) == len(record.calibration_s)
+    assert record.relaxed
+    assert record.workload.routing.images == 64
+    for depth in record.depths:
+        assert len(depth.counts) == 64
+        assert len(depth.samples_s) == len(record.instrumented_s)
+        assert depth.routed_flop <= depth.executed_flop
+    whole = max(depth.peak_bytes for depth in record.depths if isinstance(depth.peak_bytes, int))
+    assert record.peak_bytes == whole
+    for parts, pass_s in zip(
+        zip(*(depth.samples_s for depth in record.depths), strict=True),
+        record.instrumented_s,
+        strict=True,
+    ):
+        assert sum(parts) <= pass_s
+    assert getattr(record.energy_j, "reason", "") == "no meter here"
+
+
+def test_memory_and_work_are_the_same_in_every_run():
+    def deterministic(run: int) -> tuple[object, ...]:
+        task = Task(
+            point=forced(), run=run, session="s", seed=1, mode="quick",
+            environment=ENVIRONMENT, rates=RATES,
+        )  # fmt: skip
+        record = measured(task, "cpu", AbsentMeter(reason="none"))
+        return (
+            record.workload.key(),
+            record.peak_bytes,
+            [(depth.executed_flop, depth.peak_bytes) for depth in record.depths],
+        )
+
+    assert deterministic(1) == deterministic(2)
+
+
+def test_another_shape_than_the_shipped_one_is_refused():
+    from morvit.weights import SHIPPED
+
+    if not SHIPPED.exists():
+        pytest.skip("no shipped checkpoint in this checkout")
+    point = changed(forced(), architecture=network(name="other"), weights="shipped")
+    with pytest.raises(CannotRun, match="another shape"):
+        subject_of(point, "cpu", 0)
