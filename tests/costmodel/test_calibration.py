@@ -1,0 +1,162 @@
+"""From a journal to a fit, on a machine whose law is known."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from costmodel.accuracy import machine_pairs, noise_floor, summary_of
+from costmodel.calibration import (
+    TooFewPoints,
+    class_of_machine,
+    fit_machine,
+    fits_of_published,
+    noise_log_sd,
+    stage_s,
+    usable_points,
+    whole_predicted_s,
+    whole_s,
+)
+from costmodel.transfer import device_of, forecast
+from domain.catalogue import devices, published
+from domain.measurement import Environment
+from domain.store import Journal
+from tests.costmodel.machines import ENVIRONMENT, journal_of, measured, workload
+
+
+def test_a_fit_of_a_clean_journal_predicts_what_it_has_not_seen():
+    fit = fit_machine(journal_of(), "test")
+    coefficients = {each.name: each.value for each in fit.coefficients}
+    for unseen in (workload(192, 28, 8), workload(128, 56, 2, survival=(0.9, 0.5, 0.1))):
+        seen = measured(unseen)
+        guess = whole_predicted_s(seen, coefficients)
+        assert guess == pytest.approx(whole_s([seen]), rel=0.03)
+
+
+def test_a_noisy_journal_gives_an_honest_interval():
+    journal = journal_of(noise=0.05)
+    fit = fit_machine(journal, "test")
+    covered = []
+    for width in (96, 160, 224):
+        for batch in (2, 6, 12):
+            truth = whole_s([measured(workload(width, 28, batch))])
+            answer = forecast(workload(width, 28, batch), device_of(fit), [fit])
+            assert answer.tier == "calibrated"
+            covered.append(answer.latency_s.low <= truth <= answer.latency_s.high)
+    assert np.mean(covered) >= 0.8
+
+
+def test_the_noise_is_that_between_runs():
+    points = usable_points(journal_of(noise=0.05, runs=8))
+    assert noise_log_sd(points) == pytest.approx(0.05, rel=0.4)
+    assert noise_log_sd(usable_points(journal_of(runs=1))) == 0.0
+    assert noise_floor(usable_points(journal_of(runs=1))) is None
+
+
+def test_stages_add_up_to_the_whole():
+    runs = [measured(workload())]
+    stages = [depth.stage for depth in runs[0].depths]
+    assert sum(stage_s(runs, stage) for stage in stages) == pytest.approx(whole_s(runs))
+
+
+def test_failed_points_are_left_out_and_other_environments_are_never_merged():
+    other = Environment(**{**dict(ENVIRONMENT), "threads": 1})
+    points = usable_points(
+        [
+            measured(workload(64), environment=other),
+            measured(workload(64), run=2),
+            measured(workload(128), status="oom"),
+        ]
+    )
+    (runs,) = points.values()
+    assert [run.run for run in runs] == [2]
+
+
+def test_too_little_is_refused():
+    with pytest.raises(TooFewPoints, match="profiler run"):
+        usable_points([measured(workload(), status="failed")])
+    with pytest.raises(TooFewPoints, match="four"):
+        fit_machine([measured(workload())], "test")
+
+
+def test_held_out_pairs_know_nothing_of_their_point():
+    points = usable_points(journal_of())
+    honest = {(p.point, p.quantity): p for p in machine_pairs(points) if p.quantity == "latency"}
+    name = next(iter(points))
+    # One point made ten times slower: its own prediction must not follow it.
+    wild = {**points, name: [_slower(run) for run in points[name]]}
+    shaken = {(p.point, p.quantity): p for p in machine_pairs(wild) if p.quantity == "latency"}
+    key = (name, "latency")
+    assert shaken[key].measured == pytest.approx(10 * honest[key].measured)
+    assert shaken[key].predicted.value == pytest.approx(honest[key].predicted.value)
+
+
+def _slower(run):
+    return type(run)(**{**dict(run), "samples_s": tuple(10 * s for s in run.samples_s)})
+
+
+def test_the_accuracy_table_counts_and_covers():
+    points = usable_points(journal_of(noise=0.03))
+    rows = summary_of(machine_pairs(points), noise_floor(points))
+    whole = next(row for row in rows if row.quantity == "latency")
+    assert whole.n == len(points)
+    assert 0 <= whole.median_abs_error <= whole.p90_abs_error < 0.3
+    assert whole.noise_floor is not None
+
+
+def test_one_measured_cpu_speaks_for_others_with_an_assumed_spread():
+    machine = fit_machine(journal_of(), "test")
+    spoken = class_of_machine(machine)
+    answer = forecast(workload(), devices()["epyc-9654"], [machine, spoken])
+    assert answer.tier == "spec-only"
+    own = forecast(workload(), device_of(machine), [machine, spoken])
+    assert own.tier == "calibrated"
+    wide, narrow = (each.latency_s.high / each.latency_s.low for each in (answer, own))
+    assert wide > narrow
+
+
+def test_published_rows_give_a_fit_for_each_device_and_class():
+    rows = [row for row in published() if row.runtime == "eager"][::10]
+    fits = fits_of_published(rows, devices(), "test")
+    assert {fit.scope for fit in fits} == {"class", "device"}
+    assert len({fit.name for fit in fits}) == len(fits)
+
+
+def command(name, *arguments, results):
+    return subprocess.run(
+        [sys.executable, "-m", f"costmodel.{name}", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "MORSIZER_RESULTS": str(results)},
+    )
+
+
+def test_the_commands_go_from_journal_to_fit_to_accuracy(tmp_path):
+    path = tmp_path / "measurements" / "toy" / "journal.jsonl"
+    with Journal(path) as journal:
+        for measurement in journal_of(noise=0.02):
+            journal.append(measurement)
+    fitted = command("fit", "--format", "json", results=tmp_path)
+    assert fitted.returncode == 0, fitted.stderr
+    assert {row["coefficient"] for row in json.loads(fitted.stdout)} >= {"call_s"}
+    validated = command("validate", "--own", "--format", "json", results=tmp_path)
+    assert validated.returncode == 0, validated.stderr
+    assert {row["split"] for row in json.loads(validated.stdout)} == {"leave-one-point-out"}
+    answered = command("predict", "--device", "cpu", "--format", "json", results=tmp_path)
+    assert answered.returncode == 0, answered.stderr
+    assert json.loads(answered.stdout)[0]["tier"] == "calibrated"
+
+
+@pytest.mark.parametrize("content", ["", "{}\n", '{"crc32":1,"record":{}}\n', "\x00" * 100])
+def test_a_journal_without_a_valid_record_is_corrupt(content, tmp_path):
+    path = tmp_path / "journal.jsonl"
+    path.write_text(content)
+    for name in ("fit", "validate"):
+        done = command(name, "--journal", str(path), results=tmp_path)
+        assert done.returncode == 6, done.stderr
+        assert "Traceback" not in done.stderr
+    assert not list(tmp_path.rglob("*.json"))
