@@ -29,9 +29,11 @@ def decisions_of(
     labels: Int[Tensor, " images"],
     names: Sequence[str],
     weights: str,
+    classes: Sequence[str] | None = None,
 ) -> RouterDecisions:
     """The depth of every patch of these images, beside the images and what they were taken for.
 
+    `names` are those of the labels, `classes` those of the network's answers (else the same);
     `weights` says whose decisions these are: a checksum, or that the weights are random.
     """
     architecture = model.architecture
@@ -48,7 +50,7 @@ def decisions_of(
         images=tuple(
             DecidedImage(
                 label=names[label],
-                predicted=names[answer],
+                predicted=(classes or names)[answer],
                 pixels=tuple(map(tuple, grey)),
                 depths=tuple(map(tuple, grid)),
             )

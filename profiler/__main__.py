@@ -1,5 +1,6 @@
 """`python -m profiler`: doctor, plan, run, resume, export."""
 
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -40,11 +41,21 @@ def run(
     threads: Annotated[
         int | None, typer.Option(min=1, max=1024, help="Default: one for each usable core.")
     ] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Your safetensors file, its card beside it; else shipped.")
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Your images as class/name.png; else the sample.")
+    ] = None,
     format: Shape = "table",
 ) -> None:
     """Measure this machine; stores a journal that every other command reads."""
     format_named(format)
+    from profiler.messages import Source
     from profiler.starting import started
+
+    def named(path: Path | None) -> str:
+        return "" if path is None else str(path.resolve())
 
     session, folder, worker = started(
         device=device,
@@ -53,6 +64,7 @@ def run(
         out=out,
         seed=seed,
         threads=threads,
+        source=Source(checkpoint=named(checkpoint), images=named(images)),
         say=_say,
     )
     _measure(session, folder, format, worker)
@@ -97,14 +109,15 @@ def plan(
     """The points that would be measured, and how long that takes."""
     shape = format_named(format)
     from domain.store import save
+    from profiler.messages import Source
     from profiler.starting import plan_of
     from profiler.sweep import estimated_s
 
     mode = _mode(quick, default, rigorous)
-    wanted = plan_of(mode, plan)
+    wanted = plan_of(mode, plan, Source())
     emit(rendered(_point_rows(wanted), shape), None)
-    minutes = estimated_s(wanted, mode) / 60
-    _say(f"{len(wanted.points)} points, {wanted.runs} runs, at most about {minutes:.0f} minutes")
+    minutes = math.ceil(estimated_s(wanted, mode) / 60)
+    _say(f"{len(wanted.points)} points, {wanted.runs} runs, at most about {minutes} min")
     if write is not None:
         save(wanted, write)
 
@@ -131,7 +144,7 @@ def _measure(session: "Session", folder: Path, format: str, worker: object) -> N
     if stop.is_asked:
         _say(f"interrupted; go on with: python -m profiler resume {folder}")
         raise typer.Exit(INTERRUPTED)
-    store_beside(folder)
+    store_beside(folder, session.preparation.source)
     emit(rendered(_result_rows(records), format_named(format)), None)
     if format == "table":
         emit(f"\n{folder / 'journal.jsonl'}\n", None)

@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from domain.complaint import NoDevice
+from domain.complaint import Complaint, NoDevice
 from domain.measurement import Environment, Rates
 from profiler.clock import DeviceKind, finished
-from profiler.presence import Choice, Gpus, catalogue_id_of, choose, present_gpus
+from profiler.presence import Choice, Gpus, catalogue_id_of, choose, is_known, present_gpus
 
 # What changes the speed of the same code on the same machine.
 SETTINGS_THAT_MATTER = (
@@ -39,12 +39,12 @@ def present_devices() -> Gpus:
 def choose_device(name: str, gpus: Gpus | None = None) -> Choice:
     """The device to measure: auto, cpu, cuda, or an id or alias of the catalogue.
 
-    Raises NoDevice with what was found and what to do. `auto` takes the CPU where torch cannot use
+    Raises NoDevice with what was found and what to do, Complaint for a name that is none. `auto` takes the CPU where torch cannot use
     the GPU.
     """
     choice = choose(name, present_gpus() if gpus is None else gpus)
     if isinstance(choice, str):
-        raise NoDevice(choice)
+        raise NoDevice(choice) if is_known(name) else Complaint(choice)
     if choice.gpu is None:
         return choice
     import torch

@@ -6,8 +6,10 @@ resident set of the process, which holds everything and the runtime too, stands 
 On a GPU: what torch's allocator handed out.
 """
 
+import ctypes
 import weakref
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -106,7 +108,12 @@ PEAKS: dict[
 
 
 def forget_peak(process: Path = Path("/proc/self")) -> str:
-    """Start the peak resident set anew; gives why that is not allowed, or nothing."""
+    """Start the peak resident set anew; gives why that is not allowed, or nothing.
+
+    What the allocator kept of earlier work goes back to the system first, where it can be asked to.
+    """
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
     try:
         (process / "clear_refs").write_text("5")
     except OSError as error:

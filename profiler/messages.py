@@ -11,6 +11,16 @@ from profiler.protocol import Mode
 from profiler.routings import presumed_routing
 
 
+class Source(Record):
+    """A checkpoint and a folder of `class/name.png` images; empty means what is shipped."""
+
+    checkpoint: str = ""
+    images: str = ""
+
+
+SHIPPED_SOURCE = Source()
+
+
 class Preparation(Record):
     """First line to a worker: on what it measures; whether the rates are wanted."""
 
@@ -19,6 +29,7 @@ class Preparation(Record):
     gpu_uuid: str = ""
     threads: PositiveCount
     wants_rates: bool = False
+    source: Source = SHIPPED_SOURCE
 
     @property
     def choice(self) -> Choice:

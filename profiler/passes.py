@@ -6,6 +6,7 @@ Seconds, joules and FLOPs are of ONE batch of `workload.batch` images. Several b
 rotation, at least 64 distinct images; a sample times the next batch (where a batch takes less than
 a millisecond, the mean of the next few). `workload.routing` and `DepthRecord.counts` hold all images
 of the rotation in order; FLOPs are the mean over its batches, peak bytes those of its heaviest.
+`resident_bytes` is the peak of this process on a CPU, all memory in use on a GPU.
 """
 
 import gc
@@ -23,7 +24,7 @@ from domain.statistics import median, relative_spread
 from domain.workload import Workload
 from profiler.clock import CLOCKS, STAGE_CLOCKS, Clock, DeviceKind
 from profiler.memory import PEAKS, forget_peak, peak_resident
-from profiler.messages import Task, now_utc
+from profiler.messages import SHIPPED_SOURCE, Source, Task, now_utc
 from profiler.protocol import SETTINGS, Settings, Timings, inner_loop, pairs, sample, warm_up
 from profiler.subjects import Subject, subject_of
 from profiler.telemetry import Meter
@@ -91,18 +92,23 @@ class _Latency:
     notes: tuple[str, ...]
 
 
-def measured(task: Task, kind: DeviceKind, meter: Meter) -> Measurement:
+def measured(
+    task: Task,
+    kind: DeviceKind,
+    meter: Meter,
+    source: Source = SHIPPED_SOURCE,
+) -> Measurement:
     """Everything that one run of one point gives. Raises CannotRun, or what torch raises."""
     settings = SETTINGS[task.mode]
     clock = CLOCKS[kind]()
-    subject = subject_of(task.point, kind, task.seed)
+    subject = subject_of(task.point, kind, task.seed, source)
     gc.collect()
     no_reset = forget_peak()
     before = meter.throttling()
     with torch.inference_mode(), subject.quietly():
         _check_marks_change_nothing(subject)
         latency = _latency(subject, kind, clock, settings)
-        resident = Unknown(reason=no_reset) if no_reset else peak_resident()
+        resident = meter.used_bytes() if kind == "cuda" else _resident(no_reset)
         energy = _energy(subject, meter, clock, settings)
     slowed = _throttled(before, meter.throttling())
     with torch.no_grad(), subject.quietly():
@@ -258,6 +264,10 @@ def _energy(subject: Subject, meter: Meter, clock: Clock, settings: Settings) ->
         passes += 1
     spent = meter.spent_j(before, meter.energy_j())
     return spent if isinstance(spent, Unknown) else spent / passes
+
+
+def _resident(no_reset: str) -> int | Unknown:
+    return Unknown(reason=no_reset) if no_reset else peak_resident()
 
 
 def _throttled(

@@ -1,7 +1,7 @@
 """Which NVIDIA devices are here, and whether the one asked for is among them.
 
 Standard library alone: it answers on a fresh machine, before anything is installed
-(`python3 -m profiler.presence a100` exits 0, or 4 with one sentence).
+(`python3 -m profiler.presence a100` exits 0, or with one sentence 4; 2 for a name that is none).
 """
 
 import ctypes
@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 CATALOGUE = Path(__file__).resolve().parent.parent / "domain" / "catalogue"
 LIBRARY = "libnvidia-ml.so.1"
-NO_DEVICE = 4
+USAGE, NO_DEVICE = 2, 4
 SLOWEST_DRIVER_S = 10.0
 _TEXT_BYTES = 96
 
@@ -141,8 +141,17 @@ def main(arguments: list[str]) -> int:
     choice = choose(arguments[0] if arguments else "auto", present_gpus())
     if isinstance(choice, str):
         sys.stderr.write(f"error: {choice}\n")
-        return NO_DEVICE
+        return NO_DEVICE if is_known(arguments[0] if arguments else "auto") else USAGE
     return 0
+
+
+def is_known(name: str) -> bool:
+    """Whether `name` means one device, here or elsewhere.
+
+    >>> is_known("cuda"), is_known("no-such-device")
+    (True, False)
+    """
+    return name in ("auto", "cpu", "cuda") or bool(_ids_of(name, catalogue_names()))
 
 
 def _aliases(folder: Path = CATALOGUE) -> dict[str, Any]:

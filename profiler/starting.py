@@ -1,5 +1,6 @@
 """How a session begins, is taken up again, and what is stored beside its journal at the end."""
 
+import math
 import secrets
 import subprocess
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from domain.measurement import MeasuringPlan
 from domain.store import load, results_root, save, write_trace
 from profiler.doctor import findings, looked
 from profiler.environment import choose_device, usable_cores
-from profiler.messages import Preparation, now_utc
+from profiler.messages import Preparation, Source, now_utc
 from profiler.protocol import SETTINGS, Mode
 from profiler.session import (
     JOURNAL,
@@ -26,16 +27,17 @@ from profiler.supervisor import Worker
 from profiler.sweep import built_in_plan, estimated_s
 
 DECIDED_IMAGES = 12
+TRACED_IMAGES = 4096
 Say = Callable[[str], None]
 
 
-def plan_of(mode: Mode, plan_file: Path | None) -> MeasuringPlan:
-    """The plan in a file, else the built-in one of that mode."""
+def plan_of(mode: Mode, plan_file: Path | None, source: Source) -> MeasuringPlan:
+    """The plan in a file, else the built-in one of that mode, around the source's network."""
     if plan_file is not None:
         return load(plan_file, MeasuringPlan)
-    from profiler.subjects import shipped_card
+    from profiler.source import network_of
 
-    return built_in_plan(mode, shipped_card().architecture)
+    return built_in_plan(mode, network_of(source)[1].architecture)
 
 
 def started(
@@ -46,11 +48,12 @@ def started(
     out: Path | None,
     seed: int,
     threads: int | None,
+    source: Source,
     say: Say,
 ) -> tuple[Session, Path, Worker]:
     """A new session in its folder, and the worker that already measured the machine's rates."""
     choice = choose_device(device)
-    plan = plan_of(mode, plan_file)
+    plan = plan_of(mode, plan_file, source)
     began = datetime.now(UTC)
     id = f"{began:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
     folder = out if out is not None else results_root() / "measurements" / id
@@ -70,11 +73,12 @@ def started(
         gpu_uuid=choice.gpu.uuid if choice.gpu else "",
         threads=threads or usable_cores(),
         wants_rates=True,
+        source=source,
     )
     if SETTINGS[mode].relaxed:
         say(f"{mode}: minimum counts relaxed; the records say so")
-    minutes = estimated_s(plan, mode) / 60
-    say(f"{len(plan.points)} points, {plan.runs} runs, at most about {minutes:.0f} minutes")
+    minutes = math.ceil(estimated_s(plan, mode) / 60)
+    say(f"{len(plan.points)} points, {plan.runs} runs, at most about {minutes} min")
     worker, environment, rates = prepared_worker(preparation)
     assert rates is not None
     session = Session(
@@ -118,25 +122,29 @@ def resumed(folder: Path, say: Say) -> tuple[Session, Worker | None]:
     return Session(**{**dict(session), "rates": rates}), worker
 
 
-def store_beside(folder: Path) -> None:
-    """Store what the shipped network decides on the sample images: routing, and some to look at."""
+def store_beside(folder: Path, source: Source) -> None:
+    """Store what the network decides on its images: routing, and some to look at."""
     from domain.complaint import CorruptFile
-    from morvit.data import FASHION_CLASSES, sample_images
     from morvit.trace import decisions_of, routing_of
-    from morvit.weights import SHIPPED, load_checkpoint
+    from profiler.source import network_of, pictures_of, weights_of
 
     try:
-        model, card = load_checkpoint(SHIPPED)
-        images, labels = sample_images()
+        model, card = network_of(source)
+        net = card.architecture
+        seen = pictures_of(source, net.image_size, net.channels)
     except CorruptFile:
         return  # a plan of random weights needs no checkpoint, and the doctor said that it lacks
-    write_trace(routing_of(model, images), folder / "routing.parquet")
+    write_trace(routing_of(model, seen.images[:TRACED_IMAGES]), folder / "routing.parquet")
     few = slice(DECIDED_IMAGES)
-    weights = f"{SHIPPED.name}, sha256 {card.weights_sha256[:16]}"
-    save(
-        decisions_of(model, images[few], labels[few], FASHION_CLASSES, weights),
-        folder / "decisions.json",
+    decided = decisions_of(
+        model,
+        seen.images[few],
+        seen.labels[few],
+        seen.names,
+        weights_of(source, card),
+        card.classes,
     )
+    save(decided, folder / "decisions.json")
 
 
 def _source_commit() -> str:

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -12,12 +11,13 @@ from torch.nn import functional
 from domain.measurement import PlannedPoint
 from domain.record import Executor, Precision
 from domain.routing import RoutingDistribution
-from morvit.data import normalised, sample_images
+from morvit.data import normalised
 from morvit.executors import EXECUTORS
 from morvit.model import MoRViT, Output
-from morvit.weights import SHIPPED, Card, load_checkpoint
 from profiler.clock import DeviceKind
+from profiler.messages import SHIPPED_SOURCE, Source
 from profiler.routings import forced_counts, rotation_of
+from profiler.source import network_of, pictures_of, weights_of
 from profiler.work import WorkCounter
 
 HALF: dict[Precision, torch.dtype] = {
@@ -103,44 +103,50 @@ class Subject:
         return {stage: flop / len(self.batches) for stage, flop in counter.stages.items()}
 
 
-def subject_of(point: PlannedPoint, kind: DeviceKind, seed: int) -> Subject:
+def subject_of(
+    point: PlannedPoint,
+    kind: DeviceKind,
+    seed: int,
+    source: Source = SHIPPED_SOURCE,
+) -> Subject:
     """The point, ready to run. Raises CannotRun where this profiler has no way to."""
     _refuse_what_is_not_run(point, kind)
     device = torch.device(kind)
     _set_tf32(point.precision == "tf32")
-    model, weights = _network(point, seed)
+    model, weights = _network(point, seed, source)
     model = model.to(device=device, dtype=_dtype(point.precision)).eval()
     rotation = rotation_of(point.batch)
-    images, origin = _images(point, rotation * point.batch, seed)
+    images, origin = _images(point, rotation * point.batch, seed, source)
     images = images.to(device=device, dtype=_dtype(point.precision))
     batches = torch.split(images, point.batch)
-    is_uniform = point.routing_source == "none"
+    network = point.architecture
     imposed: tuple[Tensor | None, ...] = (None,) * rotation
-    if point.survival is not None and point.architecture.is_routed:
-        forced = torch.tensor(forced_counts(point, len(images), seed))
-        imposed = tuple(torch.split(forced.to(device), point.batch))
+    counts: tuple[tuple[int, ...], ...] = ((network.tokens,) * network.recursions,) * len(images)
+    if point.survival is not None and network.is_routed:
+        counts = forced_counts(point, len(images), seed)
+        imposed = tuple(torch.split(torch.tensor(counts, device=device), point.batch))
     subject = Subject(
         point=point,
         model=model,
         weights=f"{weights}; {origin}",
         batches=batches,
         imposed=imposed,
-        counts=(),
-        is_uniform=is_uniform,
+        counts=counts,
+        is_uniform=point.routing_source == "none",
     )
-    return Subject(**{**vars(subject), "counts": _counts_seen(subject)})
-
-
-def shipped_card() -> Card:
-    """The card of the shipped checkpoint."""
-    return _shipped()[1]
+    if point.routing_source == "real-images":
+        return Subject(**{**vars(subject), "counts": _counts_seen(subject, batches=rotation)})
+    if _counts_seen(subject, batches=1) != counts[: point.batch]:
+        raise RuntimeError("the network does not route as it was told to")
+    return subject
 
 
 @torch.inference_mode()
-def _counts_seen(subject: Subject) -> tuple[tuple[int, ...], ...]:
+def _counts_seen(subject: Subject, batches: int) -> tuple[tuple[int, ...], ...]:
+    """Counts of the images of the first `batches`, as the network says."""
     seen = []
     with subject.quietly():
-        for index in range(len(subject.batches)):
+        for index in range(batches):
             output = subject.run(index)
             if not bool(output.logits.isfinite().all()):
                 raise CannotRun("the network gives logits that are not numbers")
@@ -161,15 +167,15 @@ def _refuse_what_is_not_run(point: PlannedPoint, kind: DeviceKind) -> None:
         raise CannotRun("a plan names no trace to replay; use forced-distribution")
 
 
-def _network(point: PlannedPoint, seed: int) -> tuple[MoRViT, str]:
+def _network(point: PlannedPoint, seed: int, source: Source) -> tuple[MoRViT, str]:
     if point.weights == "shipped":
-        model, card = _shipped()
+        model, card = network_of(source)
         if card.architecture != point.architecture:
             raise CannotRun(
-                f"the shipped checkpoint is a {card.architecture.name} of another shape than "
+                f"the checkpoint is a {card.architecture.name} of another shape than "
                 f"{point.architecture.name}; use random weights"
             )
-        return model, f"shipped {SHIPPED.name}, sha256 {card.weights_sha256[:16]}"
+        return model, weights_of(source, card)
     torch.manual_seed(seed)
     try:
         return MoRViT(point.architecture), f"random, seed {seed}"
@@ -177,18 +183,14 @@ def _network(point: PlannedPoint, seed: int) -> tuple[MoRViT, str]:
         raise CannotRun(str(error)) from error
 
 
-@lru_cache(maxsize=1)
-def _shipped() -> tuple[MoRViT, Card]:
-    return load_checkpoint(SHIPPED)
-
-
-def _images(point: PlannedPoint, count: int, seed: int) -> tuple[Tensor, str]:
-    """`count` sample images in a seeded order, made to fit the network; and how that was done."""
-    stored, _ = sample_images()
+def _images(point: PlannedPoint, count: int, seed: int, source: Source) -> tuple[Tensor, str]:
+    """`count` images in a seeded order, made to fit the network; and how that was done."""
+    side, channels = point.architecture.image_size, point.architecture.channels
+    pictures = pictures_of(source, side, channels)
+    stored = pictures.images
     order = torch.randperm(len(stored), generator=torch.Generator().manual_seed(seed))
     chosen = normalised(stored[order[torch.arange(count) % len(order)]])
-    said = [f"{min(count, len(stored))} sample images"]
-    side, channels = point.architecture.image_size, point.architecture.channels
+    said = [f"{min(count, len(stored))} {pictures.origin}"]
     if side != chosen.shape[-1]:
         said.append(f"resized from {chosen.shape[-1]} to {side} pixels")
         chosen = functional.interpolate(

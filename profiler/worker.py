@@ -60,7 +60,7 @@ def _measurement(task: Task, preparation: Preparation) -> Measurement:
     is_gpu = preparation.kind == "cuda"
     try:
         meter = nvml_meter(preparation.gpu_uuid) if is_gpu else RaplMeter()
-        return measured(task, preparation.kind, meter)
+        return measured(task, preparation.kind, meter, preparation.source)
     except (CannotRun, Complaint) as reason:
         return failed(task, "failed", str(reason))
     except (MemoryError, torch.OutOfMemoryError) as error:

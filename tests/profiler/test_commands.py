@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -84,6 +85,30 @@ def test_resume_of_a_finished_run_measures_nothing(measured_folder: Path) -> Non
     assert "3 measured, 0 left" in done.stderr
     assert done.stdout.startswith("point,batch")
     assert (measured_folder / "journal.jsonl").read_bytes() == before
+
+
+def test_ctrl_c_ends_with_130_and_the_command_that_goes_on(tmp_path: Path) -> None:
+    plan, out = tmp_path / "plan.json", tmp_path / "out"
+    save(MeasuringPlan(name="tiny", runs=3, points=(forced("one"),)), plan)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "profiler", "run", "--device", "cpu", "--threads", "1",
+         "--plan", str(plan), "--out", str(out)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+    assert process.stderr is not None
+    while "1/3" not in process.stderr.readline():
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert stdout == ""
+    assert f"python -m profiler resume {out}" in stderr
+    done = profiler("resume", str(out))
+    assert done.returncode == 0, done.stderr
+    assert [record.run for record in read_journal(out / "journal.jsonl")] == [1, 2, 3]
 
 
 def test_export_writes_parquet_with_sums_that_hold(measured_folder: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 from domain.catalogue import device_reported_as, devices, resolve_device
 from domain.complaint import Complaint, NoDevice
 from profiler.environment import choose_device
-from profiler.presence import Choice, Gpu, Gpus, catalogue_id_of, choose
+from profiler.presence import Choice, Gpu, Gpus, catalogue_id_of, choose, main
 from tests.profiler.conftest import ROOT, FakeDriver
 
 NONE = Gpus(reason="libnvidia-ml.so.1 is not installed")
@@ -94,8 +94,8 @@ def test_a_present_device_is_found_through_the_driver(driver: FakeDriver) -> Non
         ("nvmlDeviceGetName", "15", "none that answers"),
     ],
 )
-def test_a_driver_that_fails_is_no_gpu_and_says_why(: str) -> None:
-    driver: FakeDriver, function, code, said
+def test_a_driver_that_fails_is_no_gpu_and_says_why(
+    driver: FakeDriver, function: str, code: str, said: str
 ) -> None:
     driver.say(**{f"fail {function}": code})
     done = presence("cuda", environment=driver.environment())
@@ -134,6 +134,13 @@ def test_an_unknown_name_gets_the_nearest_ones():
     assert isinstance(sentence, str)
     assert "nearest" in sentence
     assert "a100" in sentence
+
+
+def test_an_unknown_name_is_a_question_of_usage():
+    with pytest.raises(Complaint) as complaint:
+        choose_device("a10o", NONE)
+    assert complaint.value.exit_code == 2
+    assert main(["a10o"]) == 2
 
 
 def test_a_name_for_a_kind_of_device_says_why_it_is_none():

@@ -92,7 +92,7 @@ def test_quiet_noise_is_steady_and_contention_is_not():
 def test_a_sample_lasts_a_millisecond_and_no_pass_longer_than_needed(pass_s):
     inner = inner_loop(Warmup(samples_s=(pass_s,), is_steady=True), QUICK)
     assert inner * pass_s >= 1e-3 * (1 - 1e-9)
-    assert inner == 1 or (inner - 1) * pass_s < 1e-3
+    assert inner == 1 or (inner - 1) * pass_s < 1e-3 * (1 + 1e-9)
 
 
 def test_sampling_stops_when_the_median_is_precise():

@@ -74,7 +74,7 @@ def test_points_are_shuffled_by_run_and_seed():
 def test_a_bad_point_has_a_status_and_the_rest_goes_on(
     tmp_path: Path, bad: str, status: str, said: str
 ) -> None:
-    records = run(session("a", bad, "b", runs=2), tmp_path, timeout_s=3.0)
+    records = run(session("a", bad, "b", runs=2), tmp_path, timeout_s=2.0)
     assert statuses(records) == {"a": "ok", "b": "ok", bad: status}
     assert len(records) == 6
     assert all(said in record.reason for record in records if record.point == bad)
