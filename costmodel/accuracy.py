@@ -8,17 +8,14 @@ from itertools import pairwise
 
 import numpy as np
 
-from costmodel.calibration import (
+from costmodel.calibration import machine_observations, stage_s, whole_predicted_s, whole_s
+from costmodel.latency import group_s, groups_of, prior
+from costmodel.published import (
     between_devices_log_sd,
     class_posterior,
     is_old_stack,
-    machine_observations,
     published_observations,
-    stage_s,
-    whole_predicted_s,
-    whole_s,
 )
-from costmodel.latency import group_s, groups_of, prior
 from costmodel.regression import STACK_LOG_SD, posterior_of, spread_of
 from costmodel.transfer import class_of, log_normal
 from domain.catalogue import PublishedRow

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from costmodel.calibration import class_of_machine, fit_machine, fits_of_published
+from costmodel.calibration import class_of_machine, fit_machine
+from costmodel.published import fits_of_published
 from domain.catalogue import devices, published
 from domain.fit import Fit
 from domain.shell import emit, format_named, run_shell

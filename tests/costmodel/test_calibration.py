@@ -13,13 +13,13 @@ from costmodel.calibration import (
     TooFewPoints,
     class_of_machine,
     fit_machine,
-    fits_of_published,
     noise_log_sd,
     stage_s,
     usable_points,
     whole_predicted_s,
     whole_s,
 )
+from costmodel.published import fits_of_published
 from costmodel.transfer import device_of, forecast
 from domain.catalogue import devices, published
 from domain.measurement import Environment

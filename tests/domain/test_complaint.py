@@ -38,7 +38,7 @@ def test_every_kind_of_complaint_has_an_exit_code_of_its_own():
 
 def test_the_first_error_says_where_and_what_came():
     with pytest.raises(ValidationError) as caught:
-        Figure(value="x", source="s", read_on="2026-11-23", confidence="A")  # type: ignore[arg-type]
+        Figure(value="x", source="s", read_on="2026-11-23", confidence="A")
     assert first_error(caught.value).startswith("value: ")
     assert "got 'x'" in first_error(caught.value)
     with pytest.raises(ValidationError) as caught:

@@ -60,4 +60,4 @@ def test_records_have_the_same_key_exactly_when_they_are_equal(one, other):
 
 def test_a_record_can_not_be_changed():
     with pytest.raises(ValidationError, match="frozen"):
-        Unknown(reason="why").reason = "because"  # type: ignore[misc]
+        Unknown(reason="why").reason = "because"
