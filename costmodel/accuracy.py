@@ -8,20 +8,22 @@ from itertools import pairwise
 
 import numpy as np
 
-from costmodel.calibration import machine_observations, stage_s, whole_predicted_s, whole_s
-from costmodel.latency import group_s, groups_of, prior
-from costmodel.published import (
-    between_devices_log_sd,
-    class_posterior,
-    is_old_stack,
-    published_observations,
+from costmodel.calibration import (
+    held_out_values,
+    machine_observations,
+    stage_s,
+    whole_predicted_s,
+    whole_s,
 )
-from costmodel.regression import STACK_LOG_SD, posterior_of, spread_of
-from costmodel.transfer import class_of, log_normal
+from costmodel.latency import group_s, groups_of
+from costmodel.published import fits_of_published, is_old_stack, published_workload
+from costmodel.regression import spread_of
+from costmodel.transfer import class_of, forecast, log_normal
 from domain.catalogue import PublishedRow
 from domain.device import DeviceSpec
 from domain.fit import HeldOut, ValidationRow
 from domain.measurement import Measurement
+from domain.prediction import Refusal
 from domain.record import Tier
 from domain.statistics import median, relative_errors
 
@@ -31,12 +33,12 @@ FOLDS = 5
 def machine_pairs(points: Mapping[str, Sequence[Measurement]]) -> list[HeldOut]:
     """Each point, whole and by stage, predicted by a fit of the other points.
 
-    The interval is jackknife: the spread that the other left-out points showed.
+    The interval is the spread that the other left-out points showed (their fits, and theirs alone,
+    have seen this point).
     """
     whole: dict[tuple[str, str], tuple[float, float]] = {}
     for name, runs in points.items():
-        rest = {other: seen for other, seen in points.items() if other != name}
-        values = posterior_of(machine_observations(rest), prior("cpu")).values
+        values = held_out_values(points, name)
         whole[(name, "latency")] = (whole_predicted_s(runs[0], values), whole_s(runs))
         own = machine_observations({name: runs})
         predicted = group_s(own.work, own.rates, values)
@@ -77,94 +79,86 @@ def noise_floor(points: Mapping[str, Sequence[Measurement]]) -> float | None:
     return median(gaps) if gaps else None
 
 
-def device_pairs(rows: Sequence[PublishedRow], specs: Mapping[str, DeviceSpec]) -> list[HeldOut]:
-    """Published rows of each device, predicted by a fit of its class's other devices."""
-    pairs = []
-    for (device_class, runtime), members in _sets(rows, specs).items():
-        names = sorted({row.device_id for row in members})
-        if len(names) < 2:
-            continue
-        for name in names:
-            rest = [row for row in members if row.device_id != name]
-            own = [row for row in members if row.device_id == name]
-            posterior, others = class_posterior(rest, specs, device_class)
-            # A stack that none of the others ran is as unknown as it was before.
-            is_known_stack = {is_old_stack(row) for row in own} <= {
-                is_old_stack(row) for row in rest
-            }
-            log_sd = math.hypot(
-                spread_of(posterior.residuals),
-                between_devices_log_sd(posterior, len(others)),
-                0.0 if is_known_stack else STACK_LOG_SD,
-            )
-            observed = published_observations(own, specs, ())
-            stack = posterior.stacks[0] if posterior.stacks.size else 0.0
-            shift = np.array([stack * is_old_stack(row) for row in own])
-            guesses = observed.predicted_s(posterior.values) * np.exp(shift)
-            pairs += [
-                HeldOut(
-                    split=f"leave-device-out-{device_class}-{runtime}",
-                    point=_label(row, number),
-                    quantity="latency",
-                    predicted=log_normal(float(guess), log_sd),
-                    measured=float(seen),
-                )
-                for number, (row, guess, seen) in enumerate(
-                    zip(own, guesses, observed.seconds, strict=True)
-                )
-            ]
-    return pairs
+def family_pairs(rows: Sequence[PublishedRow], specs: Mapping[str, DeviceSpec]) -> list[HeldOut]:
+    """Published rows, predicted from the data sheet by fits that saw no device of their family.
+
+    Rows of old software help to fit, but are not judged: predictions are for today's.
+    """
+    return [
+        pair
+        for family in sorted({family_of(specs[row.device_id]) for row in rows})
+        for pair in _judged(
+            "leave-family-out",
+            [row for row in rows if family_of(specs[row.device_id]) != family],
+            [row for row in rows if family_of(specs[row.device_id]) == family],
+            specs,
+        )
+    ]
 
 
 def row_pairs(
     rows: Sequence[PublishedRow], specs: Mapping[str, DeviceSpec], seed: int = 0
 ) -> list[HeldOut]:
-    """Published rows, predicted by a fit that saw the other folds of the same devices."""
+    """Published rows, predicted by fits that saw other workloads of the same devices.
+
+    Rows of the same workload lie in the same fold, whatever device or model name they bear.
+    """
+    keys = [published_workload(row).key() for row in rows]
+    fold_of = {
+        key: int(fold)
+        for key, fold in zip(
+            sorted(set(keys)),
+            np.random.default_rng(seed).integers(FOLDS, size=len(set(keys))),
+            strict=True,
+        )
+    }
+    return [
+        pair
+        for fold in range(FOLDS)
+        for pair in _judged(
+            "leave-workloads-out",
+            [row for row, key in zip(rows, keys, strict=True) if fold_of[key] != fold],
+            [row for row, key in zip(rows, keys, strict=True) if fold_of[key] == fold],
+            specs,
+        )
+    ]
+
+
+def family_of(device: DeviceSpec) -> str:
+    """The generation of a device: siblings share kernels, so they are left out together."""
+    return device.family.split()[0]
+
+
+def _judged(
+    split: str,
+    rest: Sequence[PublishedRow],
+    held: Sequence[PublishedRow],
+    specs: Mapping[str, DeviceSpec],
+) -> list[HeldOut]:
+    """Today's rows of `held`, predicted as a user would get them from fits of `rest`."""
+    fits = fits_of_published(rest, specs, "python -m costmodel.validate") if rest else ()
     pairs = []
-    for (device_class, runtime), members in _sets(rows, specs).items():
-        fold_of = np.random.default_rng(seed).integers(FOLDS, size=len(members))
-        for fold in range(FOLDS):
-            rest = [row for row, own in zip(members, fold_of, strict=True) if own != fold]
-            held = [row for row, own in zip(members, fold_of, strict=True) if own == fold]
-            known = {row.device_id for row in rest}
-            held = [row for row in held if row.device_id in known]
-            posterior, names = class_posterior(rest, specs, device_class)
-            shifts = dict(zip(names, posterior.offsets, strict=False))
-            spreads = {
-                name: spread_of(
-                    [
-                        r
-                        for r, row in zip(posterior.residuals, rest, strict=True)
-                        if row.device_id == name
-                    ]
-                )
-                for name in known
-            }
-            observed = published_observations(held, specs, ())
-            guesses = observed.predicted_s(posterior.values)
-            stack = posterior.stacks[0] if posterior.stacks.size else 0.0
-            for number, (row, guess, seen) in enumerate(
-                zip(held, guesses, observed.seconds, strict=True)
-            ):
-                shift = shifts.get(row.device_id, 0.0) + stack * is_old_stack(row)
-                pairs.append(
-                    HeldOut(
-                        split=f"leave-rows-out-{device_class}-{runtime}",
-                        point=_label(row, number),
-                        quantity="latency",
-                        predicted=log_normal(
-                            float(guess) * math.exp(shift), spreads[row.device_id]
-                        ),
-                        measured=float(seen),
-                    )
-                )
+    for number, row in enumerate(held):
+        answer = forecast(published_workload(row), specs[row.device_id], fits)
+        if is_old_stack(row) or isinstance(answer, Refusal):
+            continue
+        device_class = class_of(specs[row.device_id].device_class)
+        pairs.append(
+            HeldOut(
+                split=f"{split}-{device_class}-{row.runtime}",
+                point=_label(row, number),
+                quantity="latency",
+                predicted=answer.latency_s,
+                measured=(row.batch or 1) / row.throughput_img_per_s,
+            )
+        )
     return pairs
 
 
 TIER_OF_SPLIT: dict[str, Tier] = {
     "leave-one-point-out": "calibrated",
-    "leave-rows-out": "anchored",
-    "leave-device-out": "spec-only",
+    "leave-workloads-out": "anchored",
+    "leave-family-out": "spec-only",
 }
 
 
@@ -199,15 +193,6 @@ def summary_of(pairs: Sequence[HeldOut], noise: float | None) -> list[Validation
             )
         )
     return rows
-
-
-def _sets(
-    rows: Sequence[PublishedRow], specs: Mapping[str, DeviceSpec]
-) -> dict[tuple[str, str], list[PublishedRow]]:
-    sets: dict[tuple[str, str], list[PublishedRow]] = defaultdict(list)
-    for row in rows:
-        sets[(class_of(specs[row.device_id].device_class), row.runtime)].append(row)
-    return dict(sorted(sets.items()))
 
 
 def _label(row: PublishedRow, number: int) -> str:

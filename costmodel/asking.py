@@ -19,6 +19,9 @@ from domain.routing import RoutingDistribution, default_capacities, survival_of_
 from domain.scenario import Finance
 from domain.store import read_trace, reference_root
 
+# The network whose learned routing on real images is among the reference results.
+TRACED_MODEL = "morvit-fmnist"
+
 
 def batches_of(text: str) -> tuple[int, ...]:
     """Batch sizes from `1,8,32`."""
@@ -44,8 +47,8 @@ def routing_named(asked: str | None, net: Architecture) -> tuple[RoutingDistribu
     if asked == "full" or (asked is None and not net.is_routed):
         return RoutingDistribution.full(tokens, recursions), "every token goes everywhere"
     if asked is None:
-        recorded = reference_root() / "traces" / f"{net.name}.parquet"
-        if recorded.exists():
+        recorded = reference_root() / "routing.parquet"
+        if net.name == TRACED_MODEL and recorded.exists():
             trace = read_trace(recorded)
             return trace.resized(tokens, prefix), f"recorded on {trace.images} real images"
         survival = default_capacities(recursions)
@@ -132,8 +135,8 @@ def devices_named(
 
 def terms_of(energy_usd_per_kwh: str | None, pue: float | None, duty: float, years: int) -> Terms:
     """Money terms; what was not given comes from the catalogue."""
-    if not 0 < duty <= 1:
-        raise Complaint(f"wanted --duty above 0 and up to 1, got {duty}")
+    if not 1e-6 <= duty <= 1:
+        raise Complaint(f"wanted --duty from 0.000001 to 1, got {duty}")
     if pue is not None and not 1 <= pue <= 5:
         raise Complaint(f"wanted --pue from 1 to 5, got {pue}")
     world = energy("WLD")

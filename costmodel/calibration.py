@@ -38,18 +38,48 @@ class TooFewPoints(Complaint):
 
 
 def usable_points(measurements: Iterable[Measurement]) -> dict[str, list[Measurement]]:
-    """Usable runs of each point of the newest environment; environments are never merged."""
+    """Usable runs of each point of the newest environment and runtime, split by stage.
+
+    Records of different environments are never merged. Samples are brought to the machine's
+    typical speed, see `at_typical_speed`.
+    """
     usable = [measurement for measurement in measurements if measurement.is_usable]
     if not usable:
         raise TooFewPoints(
             "no measurement with status ok or unstable; run `python -m profiler run`"
         )
-    environment = usable[-1].environment.key()
+    newest = usable[-1]
+    environment, runtime = newest.environment.key(), newest.workload.runtime
     points: dict[str, list[Measurement]] = defaultdict(list)
-    for measurement in usable:
-        if measurement.environment.key() == environment:
+    for measurement in at_typical_speed(usable):
+        is_alike = measurement.environment.key() == environment
+        if is_alike and measurement.workload.runtime == runtime and measurement.depths:
             points[measurement.point].append(measurement)
     return dict(points)
+
+
+def at_typical_speed(measurements: Sequence[Measurement]) -> list[Measurement]:
+    """Each sample over the calibration kernel that ran beside it, times the kernel's median.
+
+    A shared machine drifts by tens of per cent in minutes, and the kernel drifts with it: the ratio
+    repeats better than the seconds. Records without a kernel beside every sample stay as they are.
+    """
+    kernels = [seconds for each in measurements for seconds in each.calibration_s]
+    typical_s = median(kernels) if kernels else 0.0
+    return [
+        Measurement(
+            **{
+                **dict(each),
+                "samples_s": tuple(
+                    sample * typical_s / kernel
+                    for sample, kernel in zip(each.samples_s, each.calibration_s, strict=True)
+                ),
+            }
+        )
+        if len(each.calibration_s) == len(each.samples_s)
+        else each
+        for each in measurements
+    ]
 
 
 def whole_s(runs: Sequence[Measurement]) -> float:
@@ -116,7 +146,10 @@ def machine_of(measurement: Measurement) -> Machine:
     """The rates of the machine that a measurement was taken on."""
     rates = measurement.rates
     return measured_machine(
-        rates.gemm_flop_per_s, rates.copy_bytes_per_s, measurement.environment.threads
+        rates.gemm_flop_per_s,
+        rates.copy_bytes_per_s,
+        measurement.environment.threads,
+        host_runs_ahead=measurement.environment.kind == "cuda",
     )
 
 
@@ -126,11 +159,9 @@ def fit_machine(measurements: Iterable[Measurement], made_by: str) -> Fit:
     if len(points) < 4:
         raise TooFewPoints(f"wanted four measured points at least, got {len(points)}")
     first = next(iter(points.values()))[0]
-    beliefs = prior("cpu")
+    beliefs = prior_of(points)
     posterior = posterior_of(machine_observations(points), beliefs)
-    whole = whole_residuals(points, posterior.values)
-    held_out = [pair[1] for pair in held_out_log_ratios(points)]
-    residual = spread_of(whole)
+    held_out = list(held_out_log_ratios(points).values())
     return Fit(
         name=f"machine-{first.environment.device_id}-{first.workload.runtime}",
         device_id=first.environment.device_id,
@@ -143,9 +174,8 @@ def fit_machine(measurements: Iterable[Measurement], made_by: str) -> Fit:
         rates=first.rates,
         coefficients=coefficients_of(posterior, beliefs),
         covariance=covariance_of(posterior),
-        residual_log_sd=residual,
-        # Held-out points say how far the interval that the fit believes in must be stretched.
-        interval_scale=max(1.0, spread_of(held_out) / residual),
+        # What held-out points showed, not what the fit believes of itself.
+        residual_log_sd=spread_of(held_out),
         noise_log_sd=noise_log_sd(points),
         points=len(points),
         measurements=tuple(sorted(points)),
@@ -157,16 +187,6 @@ def fit_machine(measurements: Iterable[Measurement], made_by: str) -> Fit:
     )
 
 
-def whole_residuals(
-    points: Mapping[str, Sequence[Measurement]], coefficients: Mapping[str, float]
-) -> list[float]:
-    """log(seen / predicted) of each point's whole pass."""
-    return [
-        math.log(whole_s(runs) / whole_predicted_s(runs[0], coefficients))
-        for runs in points.values()
-    ]
-
-
 def whole_predicted_s(measurement: Measurement, coefficients: Mapping[str, float]) -> float:
     """Seconds of the batch that `measurement` timed, by `coefficients`."""
     groups = groups_of(measurement.workload, host_runs_ahead=False)
@@ -174,16 +194,24 @@ def whole_predicted_s(measurement: Measurement, coefficients: Mapping[str, float
     return float(group_s(Work.of(groups), rates, coefficients).sum())
 
 
-def held_out_log_ratios(
-    points: Mapping[str, Sequence[Measurement]],
-) -> list[tuple[str, float]]:
+def held_out_values(points: Mapping[str, Sequence[Measurement]], name: str) -> dict[str, float]:
+    """Coefficients of a fit that has not seen the point `name`."""
+    rest = {other: runs for other, runs in points.items() if other != name}
+    return posterior_of(machine_observations(rest), prior_of(rest)).values
+
+
+def held_out_log_ratios(points: Mapping[str, Sequence[Measurement]]) -> dict[str, float]:
     """log(seen / predicted) of each point by a fit that has not seen it: leave one out."""
-    ratios = []
-    for name, runs in points.items():
-        rest = {other: seen for other, seen in points.items() if other != name}
-        values = posterior_of(machine_observations(rest), prior("cpu")).values
-        ratios.append((name, math.log(whole_s(runs) / whole_predicted_s(runs[0], values))))
-    return ratios
+    return {
+        name: math.log(whole_s(runs) / whole_predicted_s(runs[0], held_out_values(points, name)))
+        for name, runs in points.items()
+    }
+
+
+def prior_of(points: Mapping[str, Sequence[Measurement]]) -> dict[str, tuple[float, float]]:
+    """Beliefs about the machine before its points are seen."""
+    kind = next(iter(points.values()))[0].environment.kind
+    return prior("cpu" if kind == "cpu" else "gpu")
 
 
 def class_of_machine(machine: Fit) -> Fit:

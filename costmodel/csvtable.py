@@ -14,7 +14,7 @@ from domain.complaint import Complaint, CorruptFile, first_error
 from domain.fit import Fit
 from domain.prediction import Prediction, Refusal
 from domain.store import read_limited
-from domain.tables import Cell, rendered
+from domain.tables import Cell
 from domain.units import MILLI
 from domain.workload import Workload
 
@@ -22,7 +22,7 @@ LARGEST_CSV_BYTES = 64 * 2**20
 CSV_COLUMNS = ("model", "device_id", "precision_id", "runtime_id", "batch_size", "img_size")
 
 
-def predicted_csv(path: Path, fits: Sequence[Fit]) -> str:
+def predicted_rows(path: Path, fits: Sequence[Fit]) -> list[dict[str, Cell]]:
     """The rows of `path` in their order, with predictions, tier and the reason for a missing one."""
     try:
         text = read_limited(path, LARGEST_CSV_BYTES).decode("utf-8-sig")
@@ -39,9 +39,13 @@ def predicted_csv(path: Path, fits: Sequence[Fit]) -> str:
         raise CorruptFile(
             f"{path} lacks the columns {', '.join(lacking)}; wanted {', '.join(CSV_COLUMNS)}"
         )
+    if len(set(columns)) < len(columns):
+        raise CorruptFile(f"{path} names a column twice: {', '.join(columns)}")
     answers: dict[tuple[str, ...], dict[str, Cell]] = {}
     answered: list[dict[str, Cell]] = []
-    for row in rows:
+    for number, row in enumerate(rows, start=2):
+        if None in row:
+            raise CorruptFile(f"{path}: row {number} has more cells than there are columns")
         asked = tuple((row[name] or "").strip() for name in CSV_COLUMNS)
         if asked not in answers:
             answers[asked] = _answer(dict(zip(CSV_COLUMNS, asked, strict=True)), fits)
@@ -49,7 +53,7 @@ def predicted_csv(path: Path, fits: Sequence[Fit]) -> str:
         answered.append(kept | answers[asked])
     if not answered:
         raise CorruptFile(f"{path} has no rows")
-    return rendered(answered, "csv")
+    return answered
 
 
 def _answer(row: Mapping[str, str], fits: Sequence[Fit]) -> dict[str, Cell]:
@@ -77,6 +81,8 @@ def _answer(row: Mapping[str, str], fits: Sequence[Fit]) -> dict[str, Cell]:
 def _forecast_of_row(row: Mapping[str, str], fits: Sequence[Fit]) -> Prediction | Refusal:
     size = _whole(row["img_size"], "img_size") if row["img_size"] else None
     net = model_named(row["model"], size)
+    if row["device_id"] == "all":
+        raise Complaint("wanted one device in a row, got 'all'")
     device = devices_named(row["device_id"], fits, None)[0][0]
     travelled, _ = routing_named(None, net)
     workload = Workload(

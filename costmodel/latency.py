@@ -223,15 +223,17 @@ def prior(device_class: str) -> dict[str, tuple[float, float]]:
     }
 
 
-def measured_machine(gemm_flop_per_s: float, copy_bytes_per_s: float, threads: int) -> Machine:
-    """A CPU without data sheet: its peaks are what fixed kernels reached.
+def measured_machine(
+    gemm_flop_per_s: float, copy_bytes_per_s: float, units: int, *, host_runs_ahead: bool = False
+) -> Machine:
+    """A machine without data sheet: its peaks are what fixed kernels reached.
 
-    >>> measured_machine(GIGA, GIGA, threads=2).units
+    >>> measured_machine(GIGA, GIGA, units=2).units
     2.0
     """
     return Machine(
         peak_flop_per_s=gemm_flop_per_s,
         memory_bytes_per_s=copy_bytes_per_s,
-        units=float(threads),
-        host_runs_ahead=False,
+        units=float(units),
+        host_runs_ahead=host_runs_ahead,
     )

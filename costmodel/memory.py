@@ -59,7 +59,7 @@ def peak_estimate(workload: Workload, extra_log_sd: float = 0.0) -> Estimate:
 def fit_probability(peak: Estimate, device: DeviceSpec) -> float | Unknown:
     """P(the workload fits): context and what the allocator reserves against the device's memory.
 
-    Need and margin are taken as log-normal around their estimates.
+    The need is taken as log-normal around its estimate; the context at its middle.
     """
     if isinstance(device.memory_bytes, Unknown):
         return device.memory_bytes

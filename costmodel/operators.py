@@ -116,8 +116,9 @@ def loads_of(
         calls = np.ones_like(mean)
         alive = np.full_like(mean, batch)
     elif executor == "padded":
-        longest = np.array([expected_maximum(column, batch) for column in counts.T])
-        tokens, squares, calls = alive * longest, alive * longest**2, np.ones_like(mean)
+        tokens = np.array([expected_padded(column, batch) for column in counts.T])
+        squares = np.array([expected_padded(column**2, batch) for column in counts.T])
+        calls = np.ones_like(mean)
     elif executor == "capacity":
         tokens, squares, calls = batch * mean, batch * mean**2, np.ones_like(mean)
     else:
@@ -141,6 +142,19 @@ def expected_maximum(values: np.ndarray, draws: int) -> float:
     reached = np.cumsum(counts) / counts.sum()
     below = np.concatenate([[0.0], reached[:-1]])
     return float(levels @ (reached**draws - below**draws))
+
+
+def expected_padded(values: np.ndarray, draws: int) -> float:
+    """E[images alive · max] of `draws` values: B (E[max of B] − P(0) E[max of B − 1]).
+
+    An image with nothing to do is not padded; it is left out.
+
+    >>> expected_padded(np.array([0.0, 6.0]), draws=1)
+    3.0
+    """
+    empty = float((values == 0).mean())
+    fewer = expected_maximum(values, draws - 1) if draws > 1 else 0.0
+    return draws * (expected_maximum(values, draws) - empty * fewer)
 
 
 def expected_distinct(values: np.ndarray, draws: int) -> float:

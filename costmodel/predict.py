@@ -13,7 +13,7 @@ from costmodel.asking import (
     routing_named,
     terms_of,
 )
-from costmodel.csvtable import CSV_COLUMNS, predicted_csv
+from costmodel.csvtable import CSV_COLUMNS, predicted_rows
 from costmodel.offers import Terms, offer_of, row_of, shown_row
 from domain.catalogue import (
     check_executor,
@@ -34,6 +34,8 @@ from domain.shell import emit, format_named, run_shell
 from domain.store import save, stored_fits
 from domain.tables import Cell, rendered
 from domain.workload import Workload
+
+LARGEST_IMAGE = 16_384
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -76,9 +78,15 @@ def predict(
     if list_devices or list_models:
         emit(rendered(list(_listed_devices() if list_devices else _listed_models()), shape), output)
         return
+    if output is not None and offers is not None and output.resolve() == offers.resolve():
+        raise Complaint(f"--output and --offers both name {output}; name two files")
+    if image_size is not None and not 1 <= image_size <= LARGEST_IMAGE:
+        raise Complaint(f"wanted --image-size from 1 to {LARGEST_IMAGE}, got {image_size}")
     fits = stored_fits()
     if from_csv is not None:
-        emit(predicted_csv(from_csv, fits), output)
+        # A table comes back as a table: CSV unless another shape is asked for.
+        rows = predicted_rows(from_csv, fits)
+        emit(rendered(rows, "csv" if shape == "table" else shape), output)
         return
     net = model_named(model, image_size)
     travelled, routing_note = routing_named(routing, net)

@@ -9,7 +9,13 @@ from scipy.stats import t as student
 
 from costmodel.calibration import ASSUMED_CPU_LOG_SD, coefficients_of, covariance_of, range_of
 from costmodel.latency import Machine, Rates, Work, groups_of, prior
-from costmodel.regression import Observations, Posterior, posterior_of, spread_of
+from costmodel.regression import (
+    STACK_LOG_SD,
+    Observations,
+    Posterior,
+    posterior_of,
+    spread_of,
+)
 from costmodel.transfer import class_of
 from domain.architecture import Architecture
 from domain.catalogue import PublishedRow, model_named
@@ -23,6 +29,10 @@ from domain.workload import Workload
 PUBLISHED_LOG_SD = 0.08
 # A row that does not state its batch is believed little.
 UNSTATED_BATCH_LOG_SD = 0.3
+# A device that was timed with old software only is anchored by it if the gap, in log, is small.
+LARGEST_STACK_GAP = 0.4
+# With fewer rows than this a device's own spread is not believed to be below its class's.
+FEW_ROWS = 10
 # Spread between GPUs before it is estimated from their offsets.
 ASSUMED_GPU_LOG_SD = 0.3
 
@@ -95,8 +105,18 @@ def published_observations(
 
 
 def is_old_stack(row: PublishedRow) -> bool:
-    """Whether the framework was older than torch 2, whose attention is fused."""
-    return row.runtime in ("eager", "compiled") and not row.torch_version.startswith("2")
+    """Whether the software is of another age than what a buyer would install today.
+
+    For frameworks: older than torch 2, whose attention is fused. For engines: FasterTransformer,
+    which ended in 2022.
+    """
+    if row.runtime == "engine":
+        return "FasterTransformer" in row.note
+    return row.runtime == "eager" or row.runtime == "compiled" if not _is_torch_2(row) else False
+
+
+def _is_torch_2(row: PublishedRow) -> bool:
+    return row.torch_version.startswith("2")
 
 
 def fits_of_published(
@@ -139,10 +159,8 @@ def _fits_of_set(
 ) -> list[Fit]:
     beliefs = prior(device_class)
     posterior, names = class_posterior(rows, specs, device_class)
-    size = len(posterior.names)
-    variances = np.diag(posterior.covariance)[size : size + len(posterior.offsets)]
-    shifts = posterior.offsets if len(names) > 1 else np.zeros(1)
-    variances = variances if len(names) > 1 else np.zeros(1)
+    is_old = np.array([is_old_stack(row) for row in rows])
+    between = between_devices_log_sd(posterior, len(names))
     whole_class = Fit(
         name=f"class-{device_class}-{runtime}",
         device_id="",
@@ -153,44 +171,71 @@ def _fits_of_set(
         precisions=tuple(sorted({row.precision for row in rows})),
         coefficients=coefficients_of(posterior, beliefs),
         covariance=covariance_of(posterior),
-        residual_log_sd=spread_of(posterior.residuals),
-        device_log_sd=between_devices_log_sd(posterior, len(names)),
+        # Today's software is what a buyer runs; older rows say how launches and devices differ.
+        residual_log_sd=spread_of(posterior.residuals[~is_old | is_old.all()]),
+        # A stack that no row ran is as unknown as it was before.
+        device_log_sd=math.hypot(between, STACK_LOG_SD) if is_old.all() else between,
         points=len(rows),
         measurements=names,
         provenance=f"{len(rows)} published measurements of {', '.join(names)}",
         made_by=made_by,
         domain=range_of(published_workload(row) for row in rows),
     )
+    if is_old.all():
+        return [whole_class]
     fits = [whole_class]
-    for name, shift, variance in zip(names, shifts, variances, strict=True):
-        own = [number for number, row in enumerate(rows) if row.device_id == name]
-        fields = {key: getattr(whole_class, key) for key in Fit.model_fields}
-        fits.append(
-            Fit(
-                **{
-                    **fields,
-                    "name": f"device-{name}-{runtime}",
-                    "device_id": name,
-                    "scope": "device",
-                    "families": (specs[name].family,),
-                    "precisions": tuple(sorted({rows[number].precision for number in own})),
-                    "coefficients": tuple(
-                        _slower(each, float(shift)) for each in whole_class.coefficients
-                    ),
-                    "residual_log_sd": spread_of(posterior.residuals[own]),
-                    "device_log_sd": math.sqrt(float(variance)),
-                    "points": len(own),
-                    "measurements": (name,),
-                    "provenance": f"{len(own)} published measurements of {name}",
-                }
-            )
-        )
+    for number, name in enumerate(names):
+        own = np.array([row.device_id == name for row in rows])
+        stack = abs(float(posterior.stacks[0])) if is_old[own].all() else 0.0
+        if stack > LARGEST_STACK_GAP:
+            continue
+        shift = float(posterior.offsets[number]) if len(names) > 1 else 0.0
+        spread = spread_of(posterior.residuals[own])
+        if own.sum() < FEW_ROWS:
+            spread = max(spread, whole_class.residual_log_sd)
+        changes = {
+            "name": f"device-{name}-{runtime}",
+            "device_id": name,
+            "scope": "device",
+            "families": (specs[name].family,),
+            "precisions": tuple(
+                sorted({row.precision for row, mine in zip(rows, own, strict=True) if mine})
+            ),
+            "coefficients": tuple(_slower(each, shift) for each in whole_class.coefficients),
+            "residual_log_sd": math.hypot(spread, stack),
+            "covariance": _covariance_of_device(posterior, number if len(names) > 1 else None),
+            "device_log_sd": 0.0,
+            "points": int(own.sum()),
+            "measurements": (name,),
+            "provenance": f"{own.sum()} published measurements of {name}",
+        }
+        fits.append(Fit(**{**dict(whole_class), **changes}))
     return fits
 
 
 def _slower(coefficient: Coefficient, log_shift: float) -> Coefficient:
     """The coefficient of a device that takes e^shift times as long."""
-    sign = {"call_s": 1.0, "gemm_half": 0.0}.get(coefficient.name, -1.0)
-    return Coefficient(
-        **{**coefficient.model_dump(), "value": coefficient.value * math.exp(sign * log_shift)}
-    )
+    factor = math.exp(_sign_of(coefficient.name) * log_shift)
+    return Coefficient(**{**coefficient.model_dump(), "value": coefficient.value * factor})
+
+
+def _sign_of(name: str) -> float:
+    """How a coefficient answers to a device's log offset: efficiencies fall as times rise."""
+    return {"call_s": 1.0, "gemm_half": 0.0}.get(name, -1.0)
+
+
+def _covariance_of_device(
+    posterior: Posterior, number: int | None
+) -> tuple[tuple[float, ...], ...]:
+    """Covariance of a device's own coefficients: J Σ Jᵀ with J = [1 | sign].
+
+    Coefficients and offset are known better together than each alone.
+    """
+    if number is None:
+        return covariance_of(posterior)
+    size = len(posterior.names)
+    kept = [*range(size), size + number]
+    signs = np.array([[_sign_of(name)] for name in posterior.names])
+    jacobian = np.hstack([np.eye(size), signs])
+    own = jacobian @ posterior.covariance[np.ix_(kept, kept)] @ jacobian.T
+    return tuple(tuple(float(x) for x in row) for row in own)

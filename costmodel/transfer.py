@@ -8,6 +8,7 @@ import numpy as np
 
 from costmodel.energy import energy_j_per_image, power_w
 from costmodel.latency import (
+    COEFFICIENTS,
     Machine,
     Rates,
     Work,
@@ -18,10 +19,13 @@ from costmodel.latency import (
 )
 from costmodel.memory import fit_probability, peak_estimate
 from costmodel.operators import Operator
-from domain.device import DeviceSpec
+from domain.catalogue import check_precision
+from domain.complaint import CorruptFile
+from domain.device import PEAK_OF, DeviceSpec
 from domain.fit import Fit
 from domain.prediction import Bound, OperatorCost, Prediction, Refusal
 from domain.record import Estimate, Figure, Precision, Runtime, Tier, Unknown
+from domain.units import shown
 from domain.workload import Workload
 
 # Half-width of a 90 % normal interval, in spreads.
@@ -34,8 +38,15 @@ NEAREST_RUNTIME: dict[Runtime, tuple[Runtime, float]] = {
 }
 # A precision that the fit has not seen, on the peak of its own units.
 UNSEEN_PRECISION_LOG_SD = 0.25
+# One that runs on the same units of the same device: half precision with and without autocast.
+SAME_UNITS_PRECISION_LOG_SD = 0.12
 # Spread for each factor e by which a workload leaves the fitted range.
 EXTRAPOLATION_LOG_SD = 0.12
+# Below this chance of fitting in memory there is no prediction; below the other, a warning.
+LEAST_FIT, SAFE_FIT = 0.01, 0.9
+# Boards have slower host cores than the servers and desktops whose launch costs were fitted: this
+# much more spread where launches are all that bounds.
+EDGE_HOST_LOG_SD = 0.5
 # Executors and routings that the class fits (plain networks) have not seen: compaction, ragged
 # attention (packed attention reached 0.72 of padded in one published H100 case).
 UNSEEN_ROUTING_LOG_SD = 0.15
@@ -58,22 +69,36 @@ def forecast(workload: Workload, device: DeviceSpec, fits: Sequence[Fit]) -> Pre
     reach = reach_of(workload, device, fits)
     if isinstance(reach, Refusal):
         return reach
+    check_coefficients(reach.fit)
     coefficients = {each.name: each.value for each in reach.fit.coefficients}
     groups = groups_of(workload, host_runs_ahead=reach.machine.host_runs_ahead)
     shares = shares_s(groups, reach.machine, coefficients)
     total_s = math.fsum(seconds for _, seconds, _ in shares)
     far = extrapolation(workload, reach.fit)
-    log_sd = reach.fit.interval_scale * math.sqrt(
+    host_share = math.fsum(s for _, s, bound in shares if bound == "host") / total_s
+    is_other_host = device.device_class == "edge" and reach.fit.scope == "class"
+    host_log_sd = EDGE_HOST_LOG_SD * host_share * is_other_host
+    log_sd = math.sqrt(
         _coefficient_variance(groups, reach.machine, reach.fit, coefficients)
         + reach.fit.residual_log_sd**2
         + reach.fit.device_log_sd**2
         + reach.extra_log_sd**2
+        + host_log_sd**2
         + sum(EXTRAPOLATION_LOG_SD * distance for distance in far.values()) ** 2
     )
     latency = log_normal(total_s, log_sd)
     power = _power(device, reach.machine, shares, total_s)
     peak = peak_estimate(workload)
+    fits_in = fit_probability(peak, device)
+    if isinstance(fits_in, float) and fits_in < LEAST_FIT:
+        return _too_large(peak, device)
     assumptions = list(reach.assumptions)
+    if isinstance(fits_in, float) and fits_in < SAFE_FIT:
+        assumptions.append(f"may not fit in the device's memory: P(fits) is {fits_in:.0%}")
+    if is_other_host and host_share > 0.1:
+        assumptions.append(
+            "launch costs are those of server and desktop hosts; a board's cores may be slower"
+        )
     if far:
         assumptions.append(
             "outside the fitted range in " + ", ".join(far) + "; the interval is wider for it"
@@ -91,11 +116,20 @@ def forecast(workload: Workload, device: DeviceSpec, fits: Sequence[Fit]) -> Pre
         if isinstance(power, Unknown)
         else energy_j_per_image(power, latency, workload.batch),
         power_w=power,
-        fits_in_memory=fit_probability(peak, device),
+        fits_in_memory=fits_in,
         operators=_costs(shares),
         bound=_bound_of(shares),
         fit_name=reach.fit.name,
         assumptions=tuple(assumptions),
+    )
+
+
+def _too_large(peak: Estimate, device: DeviceSpec) -> Refusal:
+    has = "" if isinstance(device.memory_bytes, Unknown) else shown(device.memory_bytes.value, "B")
+    return Refusal(
+        device_id=device.id,
+        reason=f"does not fit in memory: needs about {shown(peak.value, 'B')}, {device.name} has "
+        f"{has}; use a smaller batch, image or model",
     )
 
 
@@ -107,6 +141,8 @@ def log_normal(value: float, log_sd: float) -> Estimate:
 
 def reach_of(workload: Workload, device: DeviceSpec, fits: Sequence[Fit]) -> Reach | Refusal:
     """The nearest fit: this machine, then this device as published, then its class."""
+    if workload.architecture.keys_and_values != "recursion-wise":
+        return Refusal(device_id=device.id, reason="recursive KV sharing is not modelled yet")
     try:
         peak = device.peak_for(workload.precision)
     except ValueError as error:
@@ -129,13 +165,17 @@ def reach_of(workload: Workload, device: DeviceSpec, fits: Sequence[Fit]) -> Rea
     tier, reason = _tier_of(fit, device)
     extra = [runtime_log_sd]
     if workload.precision not in fit.precisions:
-        extra.append(UNSEEN_PRECISION_LOG_SD)
+        extra.append(
+            UNSEEN_PRECISION_LOG_SD if fit.scope == "class" else SAME_UNITS_PRECISION_LOG_SD
+        )
         assumptions.append(
             f"{workload.precision} is not among the fitted precisions ({', '.join(fit.precisions)})"
         )
     if workload.architecture.is_routed and fit.scope != "machine":
         extra.append(UNSEEN_ROUTING_LOG_SD)
         assumptions.append("fitted on plain networks: compaction and ragged attention are modelled")
+    if fit.scope == "class" and fit.runtime == "engine":
+        assumptions.append("engines of 2019 to 2023 were fitted: today's are likely faster")
     if peak.confidence == "C":
         assumptions.append("the device's peak is an estimate (confidence C)")
     return Reach(
@@ -146,6 +186,16 @@ def reach_of(workload: Workload, device: DeviceSpec, fits: Sequence[Fit]) -> Rea
         extra_log_sd=math.hypot(*extra),
         assumptions=tuple(assumptions),
     )
+
+
+def check_coefficients(fit: Fit) -> None:
+    """Raise CorruptFile where a stored fit has other coefficients than this model reads."""
+    names = {each.name for each in fit.coefficients}
+    if names != set(COEFFICIENTS):
+        raise CorruptFile(
+            f"fit {fit.name} has the coefficients {', '.join(sorted(names))}; wanted "
+            f"{', '.join(COEFFICIENTS)}: fit again with `python -m costmodel.fit`"
+        )
 
 
 def device_of(fit: Fit) -> DeviceSpec:
@@ -213,8 +263,15 @@ def _speaks_for(fit: Fit, device: DeviceSpec, runtime: Runtime, precision: Preci
         return False
     if fit.scope == "class":
         return _is_of_class(fit, device)
-    # A machine or a published device speaks only for the precisions it was seen at.
-    return fit.device_id == device.id and precision in fit.precisions
+    # A machine or a published device speaks for the precisions it was seen at, and for others on
+    # the same units.
+    return fit.device_id == device.id and any(
+        set(PEAK_OF[precision]) & set(PEAK_OF[seen]) for seen in _precisions(fit)
+    )
+
+
+def _precisions(fit: Fit) -> tuple[Precision, ...]:
+    return tuple(check_precision(name) for name in fit.precisions)
 
 
 def _tier_of(fit: Fit, device: DeviceSpec) -> tuple[Tier, str]:
@@ -229,7 +286,10 @@ def _tier_of(fit: Fit, device: DeviceSpec) -> tuple[Tier, str]:
 def _machine_of(fit: Fit, device: DeviceSpec, precision: Precision) -> Machine:
     if fit.scope == "machine" and fit.rates is not None and fit.environment is not None:
         return measured_machine(
-            fit.rates.gemm_flop_per_s, fit.rates.copy_bytes_per_s, fit.environment.threads
+            fit.rates.gemm_flop_per_s,
+            fit.rates.copy_bytes_per_s,
+            fit.environment.threads,
+            host_runs_ahead=fit.environment.kind == "cuda",
         )
     return Machine.of(device, precision)
 

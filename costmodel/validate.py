@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from costmodel.accuracy import device_pairs, machine_pairs, noise_floor, row_pairs, summary_of
+from costmodel.accuracy import family_pairs, machine_pairs, noise_floor, row_pairs, summary_of
 from costmodel.calibration import usable_points
 from domain.catalogue import devices, published
 from domain.fit import Validation
@@ -43,7 +43,7 @@ def validate(
     points = usable_points(read_journal(newest_journal(source)))
     pairs = machine_pairs(points)
     if not own_only:
-        pairs += row_pairs(published(), devices()) + device_pairs(published(), devices())
+        pairs += row_pairs(published(), devices()) + family_pairs(published(), devices())
     rows = summary_of(pairs, noise_floor(points))
     table = [row.model_dump(mode="json") for row in rows]
     folder = reference_root() if reference else results_root() / "predictions"

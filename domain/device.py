@@ -9,7 +9,7 @@ from domain.record import Figure, Identifier, Precision, Record, Sentence, Unkno
 DeviceClass = Literal["dc_gpu", "consumer_gpu", "pro_gpu", "edge", "cpu"]
 
 # Which dense peak a precision runs at, best first. Autocast multiplies in half precision; tf32 has
-# its own units; a device without half-precision units runs it on the fp32 ones.
+# its own units. Where a device has none of them, the precision is refused.
 PEAK_OF: dict[Precision, tuple[Precision, ...]] = {
     "fp32": ("fp32",),
     "tf32": ("tf32",),

@@ -26,7 +26,7 @@ class Coefficient(Record):
     """
 
     name: Identifier
-    value: Positive
+    value: Annotated[float, Field(ge=1e-15, le=1e15)]
     unit: str
     log_sd: Annotated[float, Field(ge=0)]
     is_identified: bool
@@ -36,8 +36,7 @@ class Fit(Record):
     """Coefficients of one machine, published device or class, one runtime; says what it rests on.
 
     `covariance` is of the logarithms, in the order of `coefficients`. `residual_log_sd` is the
-    spread left over between the model and a workload; `interval_scale` widens the interval to the
-    coverage that held-out points showed. `device_log_sd` is the spread between devices of the
+    spread left over between the model and a workload. `device_log_sd` is the spread between devices of the
     class, which a prediction for an unseen device carries in addition.
     """
 
@@ -52,9 +51,8 @@ class Fit(Record):
     environment: Environment | None = None
     rates: Rates | None = None
     coefficients: tuple[Coefficient, ...]
-    covariance: tuple[tuple[float, ...], ...]
+    covariance: tuple[tuple[Annotated[float, Field(ge=-1e4, le=1e4)], ...], ...]
     residual_log_sd: Positive
-    interval_scale: Positive = 1.0
     device_log_sd: Annotated[float, Field(ge=0)] = 0.0
     noise_log_sd: Annotated[float, Field(ge=0)] = 0.0
     points: PositiveCount
@@ -72,11 +70,12 @@ class Fit(Record):
         names = [coefficient.name for coefficient in self.coefficients]
         if len(set(names)) != size:
             raise ValueError(f"wanted each coefficient once, got {names}")
+        if any(row[number] < 0 for number, row in enumerate(self.covariance)):
+            raise ValueError("wanted variances of zero or more on the diagonal of the covariance")
+        for name, low, high in self.domain:
+            if not 0 < low <= high:
+                raise ValueError(f"wanted 0 < low <= high for {name}, got {low} and {high}")
         return self
-
-    def value_of(self, name: str) -> float:
-        """The coefficient called `name`. Raises KeyError where there is none."""
-        return {each.name: each.value for each in self.coefficients}[name]
 
 
 class HeldOut(Record):

@@ -67,7 +67,7 @@ class RoutingDistribution(Record):
     ) -> Self:
         """Images alike, whose mean survival is `survival` to within half a token of the whole set.
 
-        `always` tokens (CLS) are never routed away. Raises ValueError where survival leaves [0, 1],
+        `always` tokens (CLS) are never routed away, even where survival says less. Raises ValueError where survival leaves [0, 1],
         is not a number, or rises.
 
         >>> RoutingDistribution.from_survival((1, 0.5), tokens=5, images=2).counts

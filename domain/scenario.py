@@ -26,8 +26,8 @@ Arrivals = Literal["takt", "poisson"]
 class Demand(Record):
     """Images that arrive: every camera fires once in `period_s`, in step or at random."""
 
-    cameras: PositiveCount
-    period_s: Positive
+    cameras: Annotated[int, Field(ge=1, le=10_000_000)]
+    period_s: Annotated[float, Field(gt=0, le=1e8)]
     arrivals: Arrivals
     hours_per_day: Annotated[float, Field(gt=0, le=24)] = 24.0
     days_per_year: Annotated[float, Field(gt=0, le=366)] = 365.0
@@ -47,7 +47,7 @@ class Promise(Record):
     """What the fleet must hold: the 99th percentile of latency, and devices that may fail."""
 
     p99_latency_s: Positive
-    spare_devices: Annotated[int, Field(ge=0)] = 1
+    spare_devices: Annotated[int, Field(ge=0, le=100_000)] = 1
     target_utilisation: Annotated[float, Field(gt=0, lt=1)] = 0.7
 
 

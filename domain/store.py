@@ -25,6 +25,7 @@ RecordType = TypeVar("RecordType", bound=Record)
 LARGEST_RECORD_BYTES = 16 * 2**20
 LARGEST_JOURNAL_BYTES = 512 * 2**20
 LARGEST_TRACE_ROWS = 2_000_000
+MOST_RECURSIONS = 64
 TOKEN_COUNT_NAMES = (b"tokens", b"token_count", b"num_tokens")
 
 # Measurement format 1: the first.
@@ -264,9 +265,18 @@ def read_trace(path: Path) -> RoutingDistribution:
     content = read_limited(path, LARGEST_RECORD_BYTES)
     try:
         file = pq.ParquetFile(io.BytesIO(content), page_checksum_verification=True)
-        if file.metadata.num_rows > LARGEST_TRACE_ROWS:
-            raise CorruptFile(f"{path} has more than {LARGEST_TRACE_ROWS} rows")
-        table = file.read()
+        # pandas stores its index as a column of its own.
+        names = [name for name in file.schema_arrow.names if not name.startswith("__index_level")]
+        if file.metadata.num_rows > LARGEST_TRACE_ROWS or len(names) > MOST_RECURSIONS:
+            raise CorruptFile(
+                f"{path} has {file.metadata.num_rows} rows and {len(names)} columns; wanted "
+                f"{LARGEST_TRACE_ROWS} and {MOST_RECURSIONS} at most"
+            )
+        if not names or len(set(names)) < len(names):
+            raise CorruptFile(
+                f"{path} has the columns {names}; wanted one for each recursion, in order"
+            )
+        table = file.read(columns=names)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise CorruptFile(f"{path} is no readable Parquet trace: {error}") from error
     metadata = table.schema.metadata or {}
@@ -275,9 +285,6 @@ def read_trace(path: Path) -> RoutingDistribution:
         raise CorruptFile(
             f"{path} lacks the token count; wanted metadata `tokens` with a whole number"
         )
-    names = table.schema.names
-    if not names:
-        raise CorruptFile(f"{path} has no columns; wanted one for each recursion, in order")
     for name in names:
         if not pa.types.is_integer(table.schema.field(name).type) or table[name].null_count:
             raise CorruptFile(f"{path}: column {name} must be whole numbers without gaps")

@@ -3,11 +3,14 @@
 import csv
 import io
 import json
+import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from domain.complaint import printable
+
+_NUMBER = re.compile(r"[+-]?[0-9]{1,30}(\.[0-9]{0,30})?([eE][+-]?[0-9]{1,3})?")
 
 Format = Literal["table", "json", "csv", "md"]
 Cell = str | float | int | bool | None
@@ -33,7 +36,7 @@ def _as_csv(rows: Sequence[Row]) -> str:
     columns = list(rows[0]) if rows else []
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
+    writer.writerow([_csv_cell(column) for column in columns])
     writer.writerows([_csv_cell(row.get(column)) for column in columns] for row in rows)
     return text.getvalue()
 
@@ -43,16 +46,16 @@ def _csv_cell(cell: Cell) -> Cell:
         return cell
     # A spreadsheet runs cells that begin like a formula (CWE-1236), in full width too.
     begins_formula = cell.startswith(("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠"))
-    return "'" * begins_formula + printable(cell)
+    return "'" * (begins_formula and not _NUMBER.fullmatch(cell)) + printable(cell)
 
 
 def _as_markdown(rows: Sequence[Row]) -> str:
     columns = list(rows[0]) if rows else []
-    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-    lines += [
-        "| " + " | ".join(_text(row.get(name)).replace("|", "\\|") for name in columns) + " |"
-        for row in rows
+    cells: list[list[Cell]] = [[*columns], *([row.get(name) for name in columns] for row in rows)]
+    lines = [
+        "| " + " | ".join(_text(cell).replace("|", "\\|") for cell in line) + " |" for line in cells
     ]
+    lines.insert(1, "|" + "---|" * len(columns))
     return "\n".join(lines) + "\n"
 
 
