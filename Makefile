@@ -2,7 +2,8 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 DEVICE ?= auto
-SESSION ?= results/measurements/$(shell date -u +%Y%m%dT%H%M%SZ)
+# One folder a run: the time is taken once.
+SESSION ?= $(eval SESSION := results/measurements/$(shell date -u +%Y%m%dT%H%M%SZ))$(SESSION)
 PROFILE_OPTIONS ?= --quick
 TRAIN_OPTIONS ?=
 

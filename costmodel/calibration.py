@@ -18,7 +18,7 @@ from costmodel.latency import (
 )
 from costmodel.regression import Observations, Posterior, posterior_of, spread_of
 from costmodel.transfer import features_of
-from domain.complaint import Complaint
+from domain.complaint import AllFailed
 from domain.fit import Coefficient, Fit
 from domain.measurement import Measurement
 from domain.statistics import median
@@ -31,10 +31,8 @@ STAGE_LOG_SD, WHOLE_LOG_SD = 0.08, 0.03
 ASSUMED_CPU_LOG_SD = 0.35
 
 
-class TooFewPoints(Complaint):
+class TooFewPoints(AllFailed):
     """Nothing can be fitted from so little."""
-
-    exit_code = 5
 
 
 def usable_points(measurements: Iterable[Measurement]) -> dict[str, list[Measurement]]:

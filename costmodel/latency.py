@@ -228,7 +228,7 @@ def measured_machine(
 ) -> Machine:
     """A machine without data sheet: its peaks are what fixed kernels reached.
 
-    >>> measured_machine(GIGA, GIGA, units=2).units
+    >>> measured_machine(1e9, 1e9, units=2).units
     2.0
     """
     return Machine(

@@ -224,7 +224,7 @@ def device_of(fit: Fit) -> DeviceSpec:
         cache_bytes=unknown,
         power_limit_w=Unknown(reason="no power meter and no data sheet for this machine"),
         idle_w=unknown,
-        price_usd=Unknown(reason="no price for this machine; give one with --price-usd"),
+        price_usd=Unknown(reason="no data sheet names this machine"),
     )
 
 

@@ -26,7 +26,7 @@ Arrivals = Literal["takt", "poisson"]
 class Demand(Record):
     """Images that arrive: every camera fires once in `period_s`, in step or at random."""
 
-    cameras: Annotated[int, Field(ge=1, le=10_000_000)]
+    cameras: Annotated[int, Field(ge=1, le=10**9)]
     period_s: Annotated[float, Field(gt=0, le=1e8)]
     arrivals: Arrivals
     hours_per_day: Annotated[float, Field(gt=0, le=24)] = 24.0

@@ -135,7 +135,7 @@ def test_a_folder_that_holds_a_session_is_not_overwritten(measured_folder: Path)
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (("run", "--device", "a10o"), 4, "nearest"),
+        (("run", "--device", "a10o"), 2, "nearest"),
         (("run", "--quick", "--rigorous"), 2, "one of --quick"),
         (("run", "--format", "xml"), 2, "unknown format"),
         (("plan", "--plan", "/nowhere.json"), 6, "cannot read"),
