@@ -59,7 +59,7 @@ profile: ## measure this machine, fit, predict the catalogue, write the report [
 	@$(py) -m profiler run --device $(DEVICE) $(PROFILE_OPTIONS) --out $(SESSION)
 	@$(py) -m costmodel.fit --journal $(SESSION) --output $(SESSION)/fit.txt
 	@$(py) -m costmodel.validate --own --journal $(SESSION)
-	@$(py) -m costmodel.predict --device all --batch 8 --offers results/predictions/catalogue.json --output results/predictions/catalogue.txt
+	@$(py) -m costmodel.predict --device all --batch 32 --offers results/predictions/catalogue.json --output results/predictions/catalogue.txt
 	@$(py) -m costmodel.predict --device cpu --model morvit-fmnist
 	@$(py) -m scenarios.size scenarios/library/inspection-line.toml --output results/plans/inspection-line.txt
 	@$(py) -m reports --session $(SESSION)

@@ -108,14 +108,16 @@ def devices_named(
     if name == "all":
         if price is not None:
             raise Complaint("--price-usd is of one device: name it with --device")
-        chosen = [(device_of(fit), "") for fit in machines.values()]
+        own = [fit for id, fit in machines.items() if id not in devices()]
+        chosen = [(device_of(fit), "") for fit in own]
         return chosen + [(device, "") for device in devices().values()]
-    if name == "cpu" or name in machines:
-        if not machines:
+    if name == "cpu" or (name in machines and name not in devices()):
+        cpus = [fit for fit in machines.values() if fit.device_class == "cpu"]
+        if not cpus and name not in machines:
             raise Complaint(
-                "no measured machine: run `make profile`, or name a device of --list-devices"
+                "no measured CPU: run `make profile`, or name a device of --list-devices"
             )
-        fit = machines[name] if name in machines else next(f for f in fits if f.scope == "machine")
+        fit = machines[name] if name in machines else cpus[-1]
         spec, note = device_of(fit), f"device: {fit.device_id}, {fit.provenance}"
     else:
         resolved = resolve_device(name)

@@ -10,8 +10,15 @@ from costmodel.calibration import class_of_machine, fit_machine
 from costmodel.published import fits_of_published
 from domain.catalogue import devices, published
 from domain.fit import Fit
-from domain.shell import emit, format_named, run_shell
-from domain.store import newest_journal, read_journal, reference_root, results_root, save
+from domain.shell import emit, format_named, run_shell, warn
+from domain.store import (
+    newest_journal,
+    read_journal,
+    reference_root,
+    results_root,
+    save,
+    unread_tail,
+)
 from domain.tables import Cell, rendered
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -38,7 +45,9 @@ def fit(
     if from_published:
         fits: tuple[Fit, ...] = fits_of_published(published(), devices(), f"{made_by} --published")
     else:
-        machine = fit_machine(read_journal(newest_journal(journal)), made_by)
+        path = newest_journal(journal)
+        machine = fit_machine(read_journal(path), made_by)
+        warn(unread_tail(path))
         fits = (machine, class_of_machine(machine)) if reference else (machine,)
     for each in fits:
         save(each, folder / f"{each.name}.json")

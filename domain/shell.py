@@ -41,6 +41,12 @@ def emit(text: str, output: Path | None) -> None:
         write_whole(output.resolve(), text.encode())
 
 
+def warn(text: str) -> None:
+    """A sentence to stderr that ends nothing; nothing for an empty one."""
+    if text:
+        sys.stderr.write(printable(f"warning: {_one_line(text)}\n"))
+
+
 def run_shell(command: Callable[[], object]) -> None:
     """Run a command; a complaint becomes one line on stderr and its exit code.
 
@@ -70,5 +76,5 @@ def run_shell(command: Callable[[], object]) -> None:
         sys.exit(STORAGE)
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: object) -> str:
     return " ".join(str(error).split())

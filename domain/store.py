@@ -197,6 +197,16 @@ def read_journal(path: Path) -> tuple[Measurement, ...]:
     return records
 
 
+def unread_tail(path: Path) -> str:
+    """What `read_journal` had to leave out, as a sentence; empty where it read everything."""
+    content = read_limited(path, LARGEST_JOURNAL_BYTES)
+    prefix = list(_valid_prefix(content))
+    left = len(content) - sum(length for length, _ in prefix)
+    if not left:
+        return ""
+    return f"{path}: the last {left} bytes, after line {len(prefix)}, are damaged and were not read"
+
+
 def _line_of(measurement: Measurement) -> bytes:
     body = measurement.model_dump_json()
     return f'{{"crc32":{zlib.crc32(body.encode())},"record":{body}}}\n'.encode()

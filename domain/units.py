@@ -47,10 +47,13 @@ def significant(value: float, digits: int = 3) -> str:
 
 
 def shown_money(amount: Decimal, currency: str) -> str:
-    """Money with thousands separators and the currency's own decimals.
+    """Money with thousands separators; decimals where the currency has them and they matter.
 
-    >>> shown_money(Decimal("1234.5"), "USD"), shown_money(Decimal("1234.5"), "JPY")
-    ('1,234.50 USD', '1,234 JPY')
+    >>> shown_money(Decimal("12.5"), "USD"), shown_money(Decimal("1234.5"), "USD")
+    ('12.50 USD', '1,234 USD')
+    >>> shown_money(Decimal("-0"), "JPY")
+    '0 JPY'
     """
-    decimals = 0 if currency == "JPY" else 2
-    return f"{amount:,.{decimals}f} {currency}"
+    decimals = 0 if currency == "JPY" or abs(amount) >= 1000 else 2
+    # Adding zero takes the sign off a negative zero.
+    return f"{amount + 0:,.{decimals}f} {currency}"

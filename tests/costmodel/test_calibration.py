@@ -151,6 +151,19 @@ def test_the_commands_go_from_journal_to_fit_to_accuracy(tmp_path):
     assert json.loads(answered.stdout)[0]["tier"] == "calibrated"
 
 
+def test_a_journal_damaged_in_the_middle_is_fitted_up_to_there_and_said(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    with Journal(path) as journal:
+        for measurement in journal_of():
+            journal.append(measurement)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    done = command("fit", "--journal", str(path), results=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "damaged and were not read" in done.stderr
+
+
 @pytest.mark.parametrize("content", ["", "{}\n", '{"crc32":1,"record":{}}\n', "\x00" * 100])
 def test_a_journal_without_a_valid_record_is_corrupt(content, tmp_path):
     path = tmp_path / "journal.jsonl"

