@@ -4,46 +4,39 @@ The files lie in the folder beside this module; they are read once, when first a
 that are not SI (GB, ms) end here.
 """
 
-import csv
 import functools
-import io
 import re
 import tomllib
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import ValidationError
 
+from domain import columns
 from domain.architecture import Architecture
 from domain.complaint import Complaint, CorruptFile, first_error, nearest
 from domain.device import DeviceClass, DeviceSpec
+from domain.prices import CloudPrice, CommitmentDiscount, EnergyRow
 from domain.record import (
     Executor,
     Identifier,
-    NonNegative,
     Positive,
     PositiveCount,
     Precision,
     Record,
     Runtime,
     Sentence,
-    Unknown,
 )
-from domain.scenario import Money
 from domain.units import GIGA, MILLI
 
 FOLDER = Path(__file__).with_suffix("")
 
-LARGEST_FILE_BYTES = 4 * 2**20
 LONGEST_NAME = 200
 LIST_DEVICES = "`python -m costmodel.predict --list-devices`"
 
-Cell = Callable[[str], object]
-Confidence = Literal["", "A", "B", "C"]
 RecordType = TypeVar("RecordType", bound=Record)
 
 
@@ -66,62 +59,6 @@ class PlainVit(Record):
     parameters: PositiveCount
     has_exact_work: bool
     caveat: str
-
-
-class EnergyRow(Record):
-    """Carbon and price of a country's electricity. The price is before tax, of industry."""
-
-    iso3: str
-    country: Sentence
-    carbon_g_per_kwh: NonNegative
-    carbon_year: PositiveCount
-    carbon_source: Sentence
-    price_per_kwh: Money | Unknown
-    currency: str
-    price_year: str
-    price_note: str
-    price_source: str
-    confidence: Confidence
-
-
-class CloudPrice(Record):
-    """What one cloud instance cost per hour on a day. `device_id` where the catalogue has its GPU.
-
-    `gpu_count` is below one for a slice of a GPU.
-    """
-
-    provider: Identifier
-    instance: Sentence
-    gpu: Sentence
-    device_id: Identifier | None
-    gpu_count: NonNegative
-    gpu_memory_bytes: Positive | Unknown
-    vcpus: PositiveCount | Unknown
-    memory_bytes: Positive | Unknown
-    region: str
-    on_demand_usd_per_h: Money
-    spot_usd_per_h: Money | Unknown
-    reserved_1y_usd_per_h: Money | Unknown
-    reserved_3y_usd_per_h: Money | Unknown
-    as_of: Sentence
-    source: Sentence
-    licence: str
-    confidence: Confidence
-    notes: str
-
-
-class CommitmentDiscount(Record):
-    """Share off the on-demand price for committing: averages over CPU families, so estimates."""
-
-    provider: Sentence
-    one_year_no_upfront: NonNegative | Unknown
-    one_year_all_upfront: NonNegative | Unknown
-    three_years_no_upfront: NonNegative | Unknown
-    three_years_partial_upfront: NonNegative | Unknown
-    three_years_all_upfront: NonNegative | Unknown
-    as_of: Sentence
-    source: Sentence
-    note: str
 
 
 class PublishedRow(Record):
@@ -224,7 +161,7 @@ def plain_vit_rows() -> dict[str, PlainVit]:
     """Plain networks with what timm counts and what their architecture leaves out."""
     path = FOLDER / "plain_vits.csv"
     rows: dict[str, PlainVit] = {}
-    for line, cells in _csv(path, _PLAIN_VIT):
+    for line, cells in columns.rows_of(path, _PLAIN_VIT):
         name = cells["name"]
         if name in rows:
             raise CorruptFile(f"{path}:{line}: {name} is given twice")
@@ -239,7 +176,7 @@ def plain_vit_rows() -> dict[str, PlainVit]:
 def refused_vits() -> dict[str, str]:
     """Networks of the same timm modules that an Architecture can not hold, and why."""
     path = FOLDER / "plain_vits_refused.csv"
-    return {cells["name"]: cells["reason"] for _, cells in _csv(path, _REFUSED)}
+    return {cells["name"]: cells["reason"] for _, cells in columns.rows_of(path, _REFUSED)}
 
 
 def model_named(name: str, image_size: int | None = None) -> Architecture:
@@ -295,7 +232,9 @@ def energy(country: str) -> EnergyRow:
 def cloud_prices() -> tuple[CloudPrice, ...]:
     """Cloud instances with price, date and source; historical ones say so in their notes."""
     path = FOLDER / "cloud.csv"
-    return tuple(_made(CloudPrice, path, line, cells) for line, cells in _csv(path, _CLOUD))
+    return tuple(
+        _made(CloudPrice, path, line, cells) for line, cells in columns.rows_of(path, _CLOUD)
+    )
 
 
 @functools.cache
@@ -303,7 +242,8 @@ def commitment_discounts() -> tuple[CommitmentDiscount, ...]:
     """Discounts for committing to a cloud; averages, to be shown as estimates."""
     path = FOLDER / "cloud_commitment_discounts.csv"
     return tuple(
-        _made(CommitmentDiscount, path, line, cells) for line, cells in _csv(path, _DISCOUNTS)
+        _made(CommitmentDiscount, path, line, cells)
+        for line, cells in columns.rows_of(path, _DISCOUNTS)
     )
 
 
@@ -313,7 +253,7 @@ def published() -> tuple[PublishedRow, ...]:
     return tuple(
         _made(PublishedRow, path, line, {**cells, "file": path.name})
         for path in sorted((FOLDER / "published").glob("*.csv"))
-        for line, cells in _csv(path, _PUBLISHED)
+        for line, cells in columns.rows_of(path, _PUBLISHED)
     )
 
 
@@ -341,7 +281,7 @@ def _aliases() -> dict[str, _Alias]:
 @functools.cache
 def _energy() -> dict[str, EnergyRow]:
     path = FOLDER / "energy.csv"
-    rows = [_made(EnergyRow, path, line, cells) for line, cells in _csv(path, _ENERGY)]
+    rows = [_made(EnergyRow, path, line, cells) for line, cells in columns.rows_of(path, _ENERGY)]
     return {row.iso3: row for row in rows}
 
 
@@ -386,22 +326,9 @@ def _made(
         raise CorruptFile(f"{path}:{where}: {first_error(error)}") from error
 
 
-def _text_of(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            content = file.read(LARGEST_FILE_BYTES + 1)
-        if len(content) > LARGEST_FILE_BYTES:
-            raise CorruptFile(f"{path} is larger than {LARGEST_FILE_BYTES} bytes")
-        return content.decode()
-    except OSError as error:
-        raise CorruptFile(f"cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise CorruptFile(f"{path} is no UTF-8 text: byte {error.start}") from error
-
-
 def _toml(path: Path) -> dict[str, dict[str, Any]]:
     try:
-        blocks = tomllib.loads(_text_of(path))
+        blocks = tomllib.loads(columns.text_of(path))
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise CorruptFile(f"{path}: {error}") from error
     for name, block in blocks.items():
@@ -410,179 +337,97 @@ def _toml(path: Path) -> dict[str, dict[str, Any]]:
     return blocks
 
 
-@dataclass(frozen=True)
-class _Column:
-    """The field that a column fills, and how its cells are read; `read` raises ValueError."""
+_REFUSED = columns.named(name=columns.text, reason=columns.text)
 
-    field: str
-    read: Cell
-
-
-def _csv(path: Path, columns: Mapping[str, _Column]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Line number and fields of each row. Raises CorruptFile with file, line and column."""
-    reader = csv.reader(io.StringIO(_text_of(path), newline=""), strict=True)
-    try:
-        header = next(reader, [])
-        if header != [*columns]:
-            raise CorruptFile(f"{path}:1: wanted the columns {', '.join(columns)}, got {header}")
-        for row in reader:
-            line = reader.line_num
-            if len(row) != len(columns):
-                raise CorruptFile(f"{path}:{line}: wanted {len(columns)} cells, got {len(row)}")
-            fields: dict[str, Any] = {}
-            for (name, column), cell in zip(columns.items(), row, strict=True):
-                try:
-                    fields[column.field] = column.read(cell)
-                except ValueError as error:
-                    raise CorruptFile(f"{path}:{line}:{name}: {error}") from error
-            yield line, fields
-    except csv.Error as error:
-        raise CorruptFile(f"{path}:{reader.line_num}: {error}") from error
-
-
-_WHOLE = re.compile(r"[0-9]{1,18}")
-_NUMBER = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,18})?")
-_MONEY = re.compile(r"[0-9]{1,12}(\.[0-9]{1,12})?")
-
-
-def _text(cell: str) -> str:
-    if not cell.isprintable() or cell != cell.strip() or len(cell) > 1000:
-        raise ValueError(f"wanted printable text without spaces around it, got {cell[:60]!r}")
-    return cell
-
-
-def _matching(pattern: re.Pattern[str], wanted: str, cell: str) -> str:
-    if not pattern.fullmatch(cell):
-        raise ValueError(f"wanted {wanted}, got {cell[:60]!r}")
-    return cell
-
-
-def _whole(cell: str) -> int:
-    return int(_matching(_WHOLE, "a whole number", cell))
-
-
-def _number(cell: str) -> float:
-    return float(_matching(_NUMBER, "a decimal number", cell))
-
-
-def _money(cell: str) -> Decimal:
-    return Decimal(_matching(_MONEY, "an amount of zero or more", cell))
-
-
-def _yes_or_no(cell: str) -> bool:
-    if cell not in ("yes", "no"):
-        raise ValueError(f"wanted yes or no, got {cell[:60]!r}")
-    return cell == "yes"
-
-
-def _scaled(unit: float) -> Cell:
-    return lambda cell: _number(cell) * unit
-
-
-def _or(read: Cell, absent: object) -> Cell:
-    return lambda cell: read(cell) if cell else absent
-
-
-def _or_unknown(read: Cell) -> Cell:
-    return _or(read, Unknown(reason="not in the source"))
-
-
-def _columns(**columns: _Column | Cell) -> dict[str, _Column]:
-    return {
-        name: column if isinstance(column, _Column) else _Column(name, column)
-        for name, column in columns.items()
-    }
-
-
-_REFUSED = _columns(name=_text, reason=_text)
-
-_PLAIN_VIT = _columns(
-    name=_text,
-    image_size=_whole,
-    patch_size=_whole,
-    channels=_whole,
-    classes=_whole,
-    width=_whole,
-    heads=_whole,
-    mlp_width=_whole,
-    mlp=_text,
-    depth=_Column("shared_layers", _whole),
-    prefix_tokens=_whole,
-    position_tokens=_or(_whole, None),
-    qkv_bias=_yes_or_no,
-    layer_scale=_yes_or_no,
-    qk_norm=_yes_or_no,
-    pre_norm=_yes_or_no,
-    norm=_text,
-    pool=_text,
-    untouched_parameters=_whole,
-    params=_Column("parameters", _whole),
-    exact_work=_Column("has_exact_work", _yes_or_no),
-    note=_Column("caveat", _text),
+_PLAIN_VIT = columns.named(
+    name=columns.text,
+    image_size=columns.whole,
+    patch_size=columns.whole,
+    channels=columns.whole,
+    classes=columns.whole,
+    width=columns.whole,
+    heads=columns.whole,
+    mlp_width=columns.whole,
+    mlp=columns.text,
+    depth=columns.Column("shared_layers", columns.whole),
+    prefix_tokens=columns.whole,
+    position_tokens=columns.or_absent(columns.whole, None),
+    qkv_bias=columns.yes_or_no,
+    layer_scale=columns.yes_or_no,
+    qk_norm=columns.yes_or_no,
+    pre_norm=columns.yes_or_no,
+    norm=columns.text,
+    pool=columns.text,
+    untouched_parameters=columns.whole,
+    params=columns.Column("parameters", columns.whole),
+    exact_work=columns.Column("has_exact_work", columns.yes_or_no),
+    note=columns.Column("caveat", columns.text),
 )
 _ONE_BLOCK = {"layers_before": 0, "recursions": 1, "layers_after": 0}
 
-_ENERGY = _columns(
-    iso3=_text,
-    country=_text,
-    carbon_gco2_kwh=_Column("carbon_g_per_kwh", _number),
-    carbon_year=_whole,
-    carbon_source=_text,
-    elec_price=_Column("price_per_kwh", _or_unknown(_money)),
-    elec_price_ccy=_Column("currency", _text),
-    elec_price_year=_Column("price_year", _text),
-    elec_price_note=_Column("price_note", _text),
-    elec_price_source=_Column("price_source", _text),
-    conf=_Column("confidence", _text),
+_ENERGY = columns.named(
+    iso3=columns.text,
+    country=columns.text,
+    carbon_gco2_kwh=columns.Column("carbon_g_per_kwh", columns.number),
+    carbon_year=columns.whole,
+    carbon_source=columns.text,
+    elec_price=columns.Column("price_per_kwh", columns.or_unknown(columns.money)),
+    elec_price_ccy=columns.Column("currency", columns.text),
+    elec_price_year=columns.Column("price_year", columns.text),
+    elec_price_note=columns.Column("price_note", columns.text),
+    elec_price_source=columns.Column("price_source", columns.text),
+    conf=columns.Column("confidence", columns.text),
 )
 
-_CLOUD = _columns(
-    provider=_text,
-    instance=_text,
-    gpu=_text,
-    device_id=_or(_text, None),
-    gpu_count=_number,
-    gpu_mem_gb=_Column("gpu_memory_bytes", _or_unknown(_scaled(2**30))),
-    vcpus=_or_unknown(_whole),
-    mem_gb=_Column("memory_bytes", _or_unknown(_scaled(GIGA))),
-    region=_text,
-    ondemand_usd_h=_Column("on_demand_usd_per_h", _money),
-    spot_usd_h=_Column("spot_usd_per_h", _or_unknown(_money)),
-    reserved_1y_usd_h=_Column("reserved_1y_usd_per_h", _or_unknown(_money)),
-    reserved_3y_usd_h=_Column("reserved_3y_usd_per_h", _or_unknown(_money)),
-    as_of=_text,
-    source=_text,
-    licence=_text,
-    conf=_Column("confidence", _text),
-    notes=_text,
+_CLOUD = columns.named(
+    provider=columns.text,
+    instance=columns.text,
+    gpu=columns.text,
+    device_id=columns.or_absent(columns.text, None),
+    gpu_count=columns.number,
+    gpu_mem_gb=columns.Column("gpu_memory_bytes", columns.or_unknown(columns.scaled(2**30))),
+    vcpus=columns.or_unknown(columns.whole),
+    mem_gb=columns.Column("memory_bytes", columns.or_unknown(columns.scaled(GIGA))),
+    region=columns.text,
+    ondemand_usd_h=columns.Column("on_demand_usd_per_h", columns.money),
+    spot_usd_h=columns.Column("spot_usd_per_h", columns.or_unknown(columns.money)),
+    reserved_1y_usd_h=columns.Column("reserved_1y_usd_per_h", columns.or_unknown(columns.money)),
+    reserved_3y_usd_h=columns.Column("reserved_3y_usd_per_h", columns.or_unknown(columns.money)),
+    as_of=columns.text,
+    source=columns.text,
+    licence=columns.text,
+    conf=columns.Column("confidence", columns.text),
+    notes=columns.text,
 )
 
 _DISCOUNTS = {
-    "provider": _Column("provider", _text),
-    "1y_no_upfront": _Column("one_year_no_upfront", _or_unknown(_number)),
-    "1y_all_upfront": _Column("one_year_all_upfront", _or_unknown(_number)),
-    "3y_no_upfront": _Column("three_years_no_upfront", _or_unknown(_number)),
-    "3y_partial_upfront": _Column("three_years_partial_upfront", _or_unknown(_number)),
-    "3y_all_upfront": _Column("three_years_all_upfront", _or_unknown(_number)),
-    **_columns(as_of=_text, source=_text, note=_text),
+    "provider": columns.Column("provider", columns.text),
+    "1y_no_upfront": columns.Column("one_year_no_upfront", columns.or_unknown(columns.number)),
+    "1y_all_upfront": columns.Column("one_year_all_upfront", columns.or_unknown(columns.number)),
+    "3y_no_upfront": columns.Column("three_years_no_upfront", columns.or_unknown(columns.number)),
+    "3y_partial_upfront": columns.Column(
+        "three_years_partial_upfront", columns.or_unknown(columns.number)
+    ),
+    "3y_all_upfront": columns.Column("three_years_all_upfront", columns.or_unknown(columns.number)),
+    **columns.named(as_of=columns.text, source=columns.text, note=columns.text),
 }
 
-_PUBLISHED = _columns(
-    model=_text,
-    as_model=_or(_text, None),
-    device_id=_text,
-    precision_id=_Column("precision", _text),
-    runtime_id=_Column("runtime", _text),
-    batch_size=_Column("batch", _or(_whole, None)),
-    img_size=_Column("image_size", _or(_whole, None)),
-    seq_len=_or(_whole, None),
-    throughput_img_per_s=_number,
-    latency_ms=_Column("latency_s", _or(_scaled(MILLI), None)),
-    torch_version=_text,
-    layout=_text,
-    note=_text,
-    source_repo=_text,
-    source_path=_text,
-    source_commit=_text,
-    licence=_text,
+_PUBLISHED = columns.named(
+    model=columns.text,
+    as_model=columns.or_absent(columns.text, None),
+    device_id=columns.text,
+    precision_id=columns.Column("precision", columns.text),
+    runtime_id=columns.Column("runtime", columns.text),
+    batch_size=columns.Column("batch", columns.or_absent(columns.whole, None)),
+    img_size=columns.Column("image_size", columns.or_absent(columns.whole, None)),
+    seq_len=columns.or_absent(columns.whole, None),
+    throughput_img_per_s=columns.number,
+    latency_ms=columns.Column("latency_s", columns.or_absent(columns.scaled(MILLI), None)),
+    torch_version=columns.text,
+    layout=columns.text,
+    note=columns.text,
+    source_repo=columns.text,
+    source_path=columns.text,
+    source_commit=columns.text,
+    licence=columns.text,
 )
