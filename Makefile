@@ -1,5 +1,6 @@
 # MoR-ViT sizing suite. `make help` lists the targets.
 SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
 PYTHON ?= python3
 DEVICE ?= auto
 # One folder a run: the time is taken once.
