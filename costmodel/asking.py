@@ -58,7 +58,7 @@ def routing_named(asked: str | None, net: Architecture) -> tuple[RoutingDistribu
         survival = survival_of_mean(_share(asked.removeprefix("mean=")), recursions)
         words = f"mean {asked.removeprefix('mean=')}, survival {_listed(survival)}"
         return RoutingDistribution.from_survival(survival, tokens, prefix), words
-    if asked.endswith(".parquet") or "/" in asked:
+    if asked.endswith(".parquet") or "/" in asked or Path(asked[:200]).is_file():
         trace = read_trace(Path(asked))
         _check_length(len(trace.survival), net)
         return trace.resized(tokens, prefix), f"trace {asked}, {trace.images} images"

@@ -13,6 +13,7 @@ from domain.catalogue import check_precision, check_runtime, model_named
 from domain.complaint import Complaint, CorruptFile, first_error
 from domain.fit import Fit
 from domain.prediction import Prediction, Refusal
+from domain.record import Executor
 from domain.store import read_limited
 from domain.tables import Cell
 from domain.units import MILLI
@@ -22,7 +23,9 @@ LARGEST_CSV_BYTES = 64 * 2**20
 CSV_COLUMNS = ("model", "device_id", "precision_id", "runtime_id", "batch_size", "img_size")
 
 
-def predicted_rows(path: Path, fits: Sequence[Fit]) -> list[dict[str, Cell]]:
+def predicted_rows(
+    path: Path, fits: Sequence[Fit], routing: str | None = None, executor: Executor = "packed"
+) -> list[dict[str, Cell]]:
     """The rows of `path` in their order, with predictions, tier and the reason for a missing one."""
     try:
         text = read_limited(path, LARGEST_CSV_BYTES).decode("utf-8-sig")
@@ -48,7 +51,9 @@ def predicted_rows(path: Path, fits: Sequence[Fit]) -> list[dict[str, Cell]]:
             raise CorruptFile(f"{path}: row {number} has more cells than there are columns")
         asked = tuple((row[name] or "").strip() for name in CSV_COLUMNS)
         if asked not in answers:
-            answers[asked] = _answer(dict(zip(CSV_COLUMNS, asked, strict=True)), fits)
+            answers[asked] = _answer(
+                dict(zip(CSV_COLUMNS, asked, strict=True)), fits, routing, executor
+            )
         kept: dict[str, Cell] = {name: row[name] for name in columns}
         answered.append(kept | answers[asked])
     if not answered:
@@ -56,9 +61,11 @@ def predicted_rows(path: Path, fits: Sequence[Fit]) -> list[dict[str, Cell]]:
     return answered
 
 
-def _answer(row: Mapping[str, str], fits: Sequence[Fit]) -> dict[str, Cell]:
+def _answer(
+    row: Mapping[str, str], fits: Sequence[Fit], routing: str | None, executor: Executor
+) -> dict[str, Cell]:
     try:
-        outcome: Prediction | Refusal = _forecast_of_row(row, fits)
+        outcome: Prediction | Refusal = _forecast_of_row(row, fits, routing, executor)
     except Complaint as complaint:
         outcome = Refusal(device_id=row["device_id"], reason=str(complaint))
     except ValidationError as error:
@@ -78,13 +85,16 @@ def _answer(row: Mapping[str, str], fits: Sequence[Fit]) -> dict[str, Cell]:
     }
 
 
-def _forecast_of_row(row: Mapping[str, str], fits: Sequence[Fit]) -> Prediction | Refusal:
+def _forecast_of_row(
+    row: Mapping[str, str], fits: Sequence[Fit], routing: str | None, executor: Executor
+) -> Prediction | Refusal:
     size = _whole(row["img_size"], "img_size") if row["img_size"] else None
     net = model_named(row["model"], size)
     if row["device_id"] == "all":
         raise Complaint("wanted one device in a row, got 'all'")
     device = devices_named(row["device_id"], fits, None)[0][0]
-    travelled, _ = routing_named(None, net)
+    # A routing of several recursions cannot be of a plain network: there every token goes on.
+    travelled, _ = routing_named(routing if net.is_routed else None, net)
     workload = Workload(
         architecture=net,
         batch=_whole(row["batch_size"], "batch_size"),
@@ -92,7 +102,7 @@ def _forecast_of_row(row: Mapping[str, str], fits: Sequence[Fit]) -> Prediction 
         if row["precision_id"]
         else precision_for(None, device),
         runtime=check_runtime(row["runtime_id"] or "eager"),
-        executor="packed",
+        executor=executor,
         routing=travelled,
     )
     return forecast(workload, device, fits)

@@ -46,8 +46,12 @@ def fit(
         fits: tuple[Fit, ...] = fits_of_published(published(), devices(), f"{made_by} --published")
     else:
         path = newest_journal(journal)
-        machine = fit_machine(read_journal(path), made_by)
+        measurements = read_journal(path)
+        machine = fit_machine(measurements, made_by)
         warn(unread_tail(path))
+        restless = sum(each.status == "unstable" for each in measurements)
+        if restless:
+            warn(f"{restless} of {len(measurements)} runs were taken on a restless machine")
         fits = (machine, class_of_machine(machine)) if reference else (machine,)
     for each in fits:
         save(each, folder / f"{each.name}.json")

@@ -85,7 +85,7 @@ def predict(
     fits = stored_fits()
     if from_csv is not None:
         # A table comes back as a table: CSV unless another shape is asked for.
-        rows = predicted_rows(from_csv, fits)
+        rows = predicted_rows(from_csv, fits, routing, check_executor(executor))
         emit(rendered(rows, "csv" if shape == "table" else shape), output)
         return
     net = model_named(model, image_size)
@@ -110,6 +110,9 @@ def predict(
         for each, _ in wanted
         for size in batches
     ]
+    refused = [each.prediction for each in found if isinstance(each.prediction, Refusal)]
+    if len(refused) == len(found):
+        raise Complaint(refused[0].reason)
     notes = [note for _, note in wanted if note]
     if offers is not None:
         save(Offers(model=net.name, routing=routing_note, offers=tuple(found)), offers)
@@ -129,9 +132,6 @@ def predict(
             rendered(_filled([row_of(offer, note="; ".join(notes)) for offer in found]), shape),
             output,
         )
-    refused = [each.prediction for each in found if isinstance(each.prediction, Refusal)]
-    if len(refused) == len(found):
-        raise Complaint(refused[0].reason)
     if strict and any(_is_extrapolated(offer.prediction) for offer in found):
         raise typer.Exit(UNSTABLE)
 

@@ -9,13 +9,14 @@ from costmodel.accuracy import family_pairs, machine_pairs, noise_floor, row_pai
 from costmodel.calibration import usable_points
 from domain.catalogue import devices, published
 from domain.fit import Validation
-from domain.shell import emit, format_named, run_shell
+from domain.shell import emit, format_named, run_shell, warn
 from domain.store import (
     newest_journal,
     read_journal,
     reference_root,
     results_root,
     save,
+    unread_tail,
     write_whole,
 )
 from domain.tables import rendered
@@ -40,7 +41,9 @@ def validate(
     """Held-out error, coverage and repeat-to-repeat noise, by split."""
     shape = format_named(format)
     source = reference_root() if reference and journal is None else journal
-    points = usable_points(read_journal(newest_journal(source)))
+    path = newest_journal(source)
+    points = usable_points(read_journal(path))
+    warn(unread_tail(path))
     pairs = machine_pairs(points)
     if not own_only:
         pairs += row_pairs(published(), devices()) + family_pairs(published(), devices())

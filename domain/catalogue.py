@@ -286,7 +286,7 @@ def _energy() -> dict[str, EnergyRow]:
 
 
 def _architecture_of(name: str) -> Architecture:
-    untagged = _folded(name).partition(".")[0]
+    untagged = _folded(name).removeprefix("timm/").partition(".")[0]
     for known in (presets(), plain_vits()):
         for each, architecture in known.items():
             if _folded(each) == untagged:
@@ -294,7 +294,7 @@ def _architecture_of(name: str) -> Architecture:
     for each, reason in refused_vits().items():
         if _folded(each) == untagged:
             raise Complaint(f"{each} can not be predicted: {reason}")
-    close = nearest(untagged.replace("-", "_"), [*plain_vits(), *refused_vits()])
+    close = nearest(untagged.replace("-", "_"), [*plain_vits()])
     if untagged.startswith("mor"):
         close = nearest(untagged, presets())
     raise Complaint(f"unknown model {name!r}; {close}; presets: {', '.join(presets())}")

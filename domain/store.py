@@ -7,7 +7,7 @@ import json
 import os
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -91,7 +91,12 @@ def stored_fits() -> tuple[Fit, ...]:
         reverse=True,
     )
     reference = sorted((reference_root() / "fits").glob("*.json"))
-    return tuple(load(path, Fit) for path in (*here, *reference))
+    try:
+        return tuple(load(path, Fit) for path in (*here, *reference))
+    except CorruptFile as error:
+        raise CorruptFile(
+            f"{error}; remove it or fit again with `python -m costmodel.fit`"
+        ) from error
 
 
 def newest_journal(asked: Path | None = None) -> Path:
@@ -265,6 +270,17 @@ def write_trace(routing: RoutingDistribution, path: Path) -> None:
     write_whole(path, sink.getvalue())
 
 
+def _pandas_facts(metadata: Mapping[bytes, bytes]) -> tuple[set[str], dict[bytes, bytes]]:
+    """Names of the columns that hold a pandas index, and the frame's own attributes."""
+    try:
+        said = json.loads(metadata.get(b"pandas", b"{}"))
+        index = {name for name in said.get("index_columns", []) if isinstance(name, str)}
+        attributes = said.get("attributes", {})
+        return index, {str(key).encode(): str(value).encode() for key, value in attributes.items()}
+    except (ValueError, AttributeError, TypeError, RecursionError):
+        return set(), {}
+
+
 def read_trace(path: Path) -> RoutingDistribution:
     """Read a routing trace. Raises CorruptFile with the column or row that is wrong."""
     import io
@@ -276,7 +292,8 @@ def read_trace(path: Path) -> RoutingDistribution:
     try:
         file = pq.ParquetFile(io.BytesIO(content), page_checksum_verification=True)
         # pandas stores its index as a column of its own.
-        names = [name for name in file.schema_arrow.names if not name.startswith("__index_level")]
+        index, attributes = _pandas_facts(file.schema_arrow.metadata or {})
+        names = [name for name in file.schema_arrow.names if name not in index]
         if file.metadata.num_rows > LARGEST_TRACE_ROWS or len(names) > MOST_RECURSIONS:
             raise CorruptFile(
                 f"{path} has {file.metadata.num_rows} rows and {len(names)} columns; wanted "
@@ -290,15 +307,19 @@ def read_trace(path: Path) -> RoutingDistribution:
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise CorruptFile(f"{path} is no readable Parquet trace: {error}") from error
     metadata = table.schema.metadata or {}
-    stated = next((metadata[name] for name in TOKEN_COUNT_NAMES if name in metadata), b"")
+    known = {**attributes, **metadata}
+    stated = next((known[name] for name in TOKEN_COUNT_NAMES if name in known), b"")
     if not (stated.isdigit() and len(stated) < 10):
         raise CorruptFile(
             f"{path} lacks the token count; wanted metadata `tokens` with a whole number"
         )
-    for name in names:
-        if not pa.types.is_integer(table.schema.field(name).type) or table[name].null_count:
-            raise CorruptFile(f"{path}: column {name} must be whole numbers without gaps")
-    columns = [table[name].to_pylist() for name in names]
+    try:
+        # Safe casts refuse fractions and text; a gap would be no count.
+        columns = [table[name].cast(pa.int64()).to_pylist() for name in names]
+    except pa.ArrowException as error:
+        raise CorruptFile(f"{path}: counts must be whole numbers: {error}") from error
+    if any(count is None for column in columns for count in column):
+        raise CorruptFile(f"{path}: counts must have no gaps")
     try:
         routing = RoutingDistribution(tokens=int(stated), counts=tuple(zip(*columns, strict=True)))
     except ValidationError as error:

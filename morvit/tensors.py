@@ -78,6 +78,18 @@ def read_tensors(
     return tensors, notes, content
 
 
+PICKLE_OR_ZIP = (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+
+
+def refuse_pickle(start: bytes, path: Path) -> None:
+    """Refuse a file that begins like a pickle or a zip of pickles."""
+    if start[:2] in PICKLE_OR_ZIP:
+        raise CorruptFile(
+            f"{path} is a pickle or zip checkpoint, which can run code and is never opened; "
+            "convert it to safetensors"
+        )
+
+
 def check_it_is_here(path: Path) -> None:
     """Refuse a path that is absent, no plain file, or a link out of its folder."""
     if path.resolve().parent != path.parent.resolve():
@@ -89,17 +101,8 @@ def check_it_is_here(path: Path) -> None:
 def _header(start: bytes, path: Path, largest: int) -> tuple[int, dict[str, object]]:
     length = int.from_bytes(start[:8], "little")
     is_plausible = len(start) > 8 and start[8:9] == b"{" and length <= largest
-    if not is_plausible and start[:2] in (
-        b"PK",
-        b"\x80\x02",
-        b"\x80\x03",
-        b"\x80\x04",
-        b"\x80\x05",
-    ):
-        raise CorruptFile(
-            f"{path} is a pickle or zip checkpoint, which can run code and is never opened; "
-            "convert it to safetensors"
-        )
+    if not is_plausible:
+        refuse_pickle(start, path)
     if not is_plausible or len(start) < 8 + length:
         raise CorruptFile(
             f"{path} is no safetensors file: wanted a JSON header of at most {largest} bytes"

@@ -357,7 +357,7 @@ def train(
         str, typer.Option(help="Expert choice at inference: top-k or threshold.")
     ] = "threshold",
     precision: Annotated[str, typer.Option(help="fp32 or amp_bf16.")] = "amp_bf16",
-    seed: Annotated[int, typer.Option()] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1)] = 0,
     threads: Annotated[int, typer.Option(min=1)] = 1,
     data: Annotated[
         Path, typer.Option(help="Folder of the Fashion-MNIST IDX files.")

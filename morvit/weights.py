@@ -14,7 +14,7 @@ from domain.store import load, save
 from morvit.losses import LossWeights
 from morvit.model import MoRViT
 from morvit.router import Selection
-from morvit.tensors import Kind, check_it_is_here, read_tensors, write_tensors
+from morvit.tensors import Kind, check_it_is_here, read_tensors, refuse_pickle, write_tensors
 
 SHIPPED = Path(__file__).resolve().parent / "checkpoints" / "morvit-fmnist.safetensors"
 
@@ -87,6 +87,10 @@ def load_checkpoint(path: Path) -> tuple[MoRViT, Card]:
     """
     beside = card_path(path)
     check_it_is_here(path)
+    with path.open("rb") as file:
+        refuse_pickle(file.read(2), path)
+    if not beside.exists():
+        raise CorruptFile(f"{path} has no card: wanted {beside.name} beside it, as training writes")
     check_it_is_here(beside)
     card = load(beside, Card)
     architecture = card.architecture

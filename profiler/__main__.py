@@ -37,7 +37,9 @@ def run(
     out: Annotated[
         Path | None, typer.Option(help="New folder; else results/measurements/<time>.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Order, weights, images, forced counts.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**63 - 1, help="Order, weights, images, forced counts.")
+    ] = 0,
     threads: Annotated[
         int | None, typer.Option(min=1, max=1024, help="Default: one for each usable core.")
     ] = None,

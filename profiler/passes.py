@@ -103,6 +103,8 @@ def measured(
     clock = CLOCKS[kind]()
     subject = subject_of(task.point, kind, task.seed, source)
     gc.collect()
+    if kind == "cuda":
+        torch.cuda.empty_cache()  # else the next point's memory holds what this one left
     no_reset = forget_peak()
     before = meter.throttling()
     with torch.inference_mode(), subject.quietly():

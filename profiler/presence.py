@@ -97,7 +97,7 @@ def choose(name: str, gpus: Gpus) -> Choice | str:
         hint = f" (nearest: {', '.join(close)})" if close else ""
         return (
             f"no device {name} in the catalogue{hint}, found {gpus.found}; use auto, cpu, cuda or "
-            f"a name that `python -m costmodel.predict --help` lists"
+            f"a name that `python -m costmodel.predict --list-devices` lists"
         )
     for gpu in gpus.present:
         if catalogue_id_of(gpu.name, catalogue) in ids:

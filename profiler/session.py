@@ -59,6 +59,7 @@ class Session(Record):
     rates: Rates
     findings: tuple[Finding, ...] = ()
     source_commit: str = "unknown"
+    weights_sha256: str = ""
 
 
 class Stop:
@@ -77,6 +78,7 @@ class Stop:
         self._old = {
             number: signal.signal(number, self._hear)
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+            if signal.getsignal(number) is not signal.SIG_IGN  # nohup, say
         }
         return self
 

@@ -62,6 +62,7 @@ def started(
             f"{folder} already holds a session; go on with `python -m profiler resume {folder}` or "
             f"name another --out"
         )
+    weights = _checked_inputs(plan, source)
     check_storage(folder, plan.runs * len(plan.points))
     found = findings(looked(threads))
     for finding in found:
@@ -92,6 +93,7 @@ def started(
         rates=rates,
         findings=found,
         source_commit=_source_commit(),
+        weights_sha256=weights,
     )
     try:
         save(session, folder / SESSION)
@@ -99,6 +101,21 @@ def started(
         worker.end()
         raise
     return session, folder, worker
+
+
+def _checked_inputs(plan: MeasuringPlan, source: Source) -> str:
+    """Checksum of the weights, empty where no point wants any.
+
+    A checkpoint or an image that cannot be read stops the session before it begins.
+    """
+    from profiler.source import network_of, pictures_of
+
+    if source.images:
+        for net in {point.architecture.key(): point.architecture for point in plan.points}.values():
+            pictures_of(source, net.image_size, net.channels)
+    if not source.checkpoint and all(point.weights == "random" for point in plan.points):
+        return ""
+    return network_of(source)[1].weights_sha256
 
 
 def resumed(folder: Path, say: Say) -> tuple[Session, Worker | None]:
@@ -111,6 +128,13 @@ def resumed(folder: Path, say: Say) -> tuple[Session, Worker | None]:
     say(f"{len(records)} measured, {left} left")
     if left == 0:
         return session, None
+    weights = _checked_inputs(session.plan, session.preparation.source)
+    if weights != session.weights_sha256:
+        raise Complaint(
+            f"the checkpoint is another than the one this session began with (sha256 "
+            f"{weights[:16] or 'none'}, was {session.weights_sha256[:16] or 'none'}); start a new "
+            f"session with `python -m profiler run`"
+        )
     check_storage(folder, left)
     worker, environment, rates = prepared_worker(session.preparation)
     try:

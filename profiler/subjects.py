@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
@@ -114,7 +115,8 @@ def subject_of(
     device = torch.device(kind)
     _set_tf32(point.precision == "tf32")
     model, weights = _network(point, seed, source)
-    model = model.to(device=device, dtype=_dtype(point.precision)).eval()
+    # A copy: `to` changes a network in place, and the next point wants the checkpoint's own weights.
+    model = deepcopy(model).to(device=device, dtype=_dtype(point.precision)).eval()
     rotation = rotation_of(point.batch)
     images, origin = _images(point, rotation * point.batch, seed, source)
     images = images.to(device=device, dtype=_dtype(point.precision))

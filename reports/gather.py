@@ -10,6 +10,7 @@ from domain.fit import Fit, Validation
 from domain.record import Record
 from domain.routing import RouterDecisions
 from domain.scenario import Offers, Plan
+from domain.shell import warn
 from reports.contents import Absent, Found, ReportContents
 
 Value = TypeVar("Value")
@@ -44,9 +45,12 @@ def contents_of(session: Path | None, made_at: str) -> ReportContents:
             )
         store.read_journal(journal)
     folder = None if journal is None else journal.parent
+    measurements = _part(journal, store.read_journal, JOURNAL, MEASURE)
+    if journal is not None and isinstance(measurements, Found):
+        warn(store.unread_tail(journal))
     return ReportContents(
         made_at=made_at,
-        measurements=_part(journal, store.read_journal, JOURNAL, MEASURE),
+        measurements=measurements,
         decisions=_part(
             _beside(folder, DECISIONS), _reader_of(RouterDecisions), DECISIONS, MEASURE
         ),

@@ -213,7 +213,7 @@ def test_a_missing_or_broken_card_is_refused_early(checkpoint):
     with pytest.raises(CorruptFile, match="no Card"):
         load_checkpoint(checkpoint)
     card_path(checkpoint).unlink()
-    with pytest.raises(CorruptFile, match="no file"):
+    with pytest.raises(CorruptFile, match="no card"):
         load_checkpoint(checkpoint)
 
 

@@ -45,6 +45,18 @@ def test_own_weights_and_images_are_measured(own):
     assert subject.batches[0].shape[-1] == net.image_size
 
 
+def test_a_point_in_half_precision_leaves_the_weights_as_they_are(own):
+    net, _ = network_of(own)
+    before = {name: weight.clone() for name, weight in net.state_dict().items()}
+    point = PlannedPoint(
+        id="half", architecture=net.architecture, weights="shipped", batch=4, precision="bf16",
+        routing_source="real-images",
+    )  # fmt: skip
+    subject_of(point, "cpu", 0, own)
+    after = network_of(own)[0].state_dict()
+    assert all(torch.equal(after[name], weight) for name, weight in before.items())
+
+
 def test_what_the_router_decides_on_them_is_stored(own, tmp_path):
     store_beside(tmp_path, own)
     assert (tmp_path / "routing.parquet").exists()
