@@ -48,11 +48,16 @@ def usable_points(measurements: Iterable[Measurement]) -> dict[str, list[Measure
         )
     newest = usable[-1]
     environment, runtime = newest.environment.key(), newest.workload.runtime
+    alike = [
+        each
+        for each in usable
+        if each.environment.key() == environment
+        and each.workload.runtime == runtime
+        and each.depths
+    ]
     points: dict[str, list[Measurement]] = defaultdict(list)
-    for measurement in at_typical_speed(usable):
-        is_alike = measurement.environment.key() == environment
-        if is_alike and measurement.workload.runtime == runtime and measurement.depths:
-            points[measurement.point].append(measurement)
+    for measurement in at_typical_speed(alike):
+        points[measurement.point].append(measurement)
     return dict(points)
 
 
