@@ -49,6 +49,8 @@ setup-dev: $(venv)/.dev ## environment with everything that tests need
 
 # Debian packages are installed where that is possible; what lacks them says so and is skipped.
 setup-debian:
+	@if ! command -v gcc >/dev/null && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends gcc libc6-dev >/dev/null; fi
 	@if ! command -v chromium >/dev/null && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; fi
 	@if [ ! -e $(dataset) ] && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
@@ -59,7 +61,7 @@ profile: ## measure this machine, fit, predict the catalogue, write the report [
 	@$(MAKE) --no-print-directory setup
 	@$(py) -m profiler run --device $(DEVICE) $(PROFILE_OPTIONS) --out $(SESSION)
 	@$(py) -m costmodel.fit --journal $(SESSION) --output $(SESSION)/fit.txt
-	@$(py) -m costmodel.validate --own --journal $(SESSION)
+	@$(py) -m costmodel.validate --journal $(SESSION)
 	@$(py) -m costmodel.predict --device all --batch 32 --offers results/predictions/catalogue.json --output results/predictions/catalogue.txt
 	@$(py) -m costmodel.predict --device cpu --model morvit-fmnist
 	@$(py) -m scenarios.size scenarios/library/inspection-line.toml --output results/plans/inspection-line.txt

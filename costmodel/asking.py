@@ -149,7 +149,10 @@ def terms_of(energy_usd_per_kwh: str | None, pue: float | None, duty: float, yea
             f"the catalogue lacks the world energy price: {world.price_per_kwh.reason}"
         )
     else:
-        price, source = world.price_per_kwh, f"world business mean, {world.price_source}"
+        price, source = (
+            world.price_per_kwh,
+            f"world business mean of {world.price_year}, {world.price_source}",
+        )
     return Terms(
         energy_usd_per_kwh=price,
         energy_source=source,

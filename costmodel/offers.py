@@ -131,7 +131,7 @@ def row_of(offer: Offer, *, note: str = "") -> dict[str, Cell]:
         "bound": prediction.bound,
         "tier_reason": prediction.tier_reason,
         "reason": "; ".join(missing),
-        "assumptions": "; ".join(prediction.assumptions),
+        "assumptions": "; ".join((*prediction.assumptions, *_cost_assumptions(ownership))),
         "note": note,
     }
     return row
@@ -162,6 +162,10 @@ def interval(estimate: Estimate | Unknown, unit: str) -> str:
         return "n/a"
     low, high = shown(estimate.low, unit), shown(estimate.high, unit)
     return f"{shown(estimate.value, unit)} ({low}–{high})"
+
+
+def _cost_assumptions(ownership: Ownership | Unknown) -> tuple[str, ...]:
+    return () if isinstance(ownership, Unknown) else ownership.assumptions
 
 
 Amount = Decimal | Unknown | None

@@ -29,7 +29,7 @@ from domain.complaint import (
 )
 from domain.prediction import Prediction, Refusal
 from domain.record import Unknown
-from domain.scenario import Offer, Offers
+from domain.scenario import Offer, Offers, Ownership
 from domain.shell import emit, format_named, run_shell
 from domain.store import save, stored_fits
 from domain.tables import Cell, rendered
@@ -132,7 +132,10 @@ def predict(
             rendered(_filled([row_of(offer, note="; ".join(notes)) for offer in found]), shape),
             output,
         )
-    if strict and any(_is_extrapolated(offer.prediction) for offer in found):
+    if strict and any(
+        isinstance(each.prediction, Prediction) and each.prediction.is_extrapolated
+        for each in found
+    ):
         raise typer.Exit(UNSTABLE)
 
 
@@ -157,16 +160,13 @@ def _footnotes(found: Sequence[Offer], terms: Terms) -> Iterator[str]:
         if isinstance(prediction, Prediction):
             lines[f"{prediction.tier}: {prediction.tier_reason}"] = None
             lines |= dict.fromkeys(prediction.assumptions)
+            # One device's price has its source and date; of a whole catalogue, the JSON tells.
+            if len({each.device_id for each in found}) == 1 and isinstance(ownership, Ownership):
+                lines |= dict.fromkeys(ownership.assumptions)
             for value in (prediction.energy_j_per_image, prediction.peak_memory_bytes, ownership):
                 if isinstance(value, Unknown):
                     lines[f"{prediction.device_id}: {value.reason}"] = None
     yield from (f"- {line}" for line in lines)
-
-
-def _is_extrapolated(prediction: Prediction | Refusal) -> bool:
-    return isinstance(prediction, Prediction) and any(
-        "outside the fitted range" in line for line in prediction.assumptions
-    )
 
 
 def _listed_devices() -> Iterator[dict[str, Cell]]:

@@ -42,6 +42,13 @@ UNSEEN_PRECISION_LOG_SD = 0.25
 SAME_UNITS_PRECISION_LOG_SD = 0.12
 # Spread for each factor e by which a workload leaves the fitted range.
 EXTRAPOLATION_LOG_SD = 0.12
+# What the fits of a class and runtime rest on, where that is little.
+THIN_EVIDENCE: dict[tuple[str, Runtime], str] = {
+    ("gpu", "engine"): "engines of 2019 to 2023 were fitted: today's are likely faster",
+    ("gpu", "compiled"): "one GPU with current software was fitted for compiled networks",
+    ("cpu", "compiled"): "one CPU was fitted for compiled networks; the spread between is assumed",
+    ("cpu", "eager"): "one CPU was measured; the spread between CPUs is assumed",
+}
 # Below this chance of fitting in memory there is no prediction; below the other, a warning.
 LEAST_FIT, SAFE_FIT = 0.01, 0.9
 # Boards have slower host cores than the servers and desktops whose launch costs were fitted: this
@@ -99,6 +106,10 @@ def forecast(workload: Workload, device: DeviceSpec, fits: Sequence[Fit]) -> Pre
         assumptions.append(
             "launch costs are those of server and desktop hosts; a board's cores may be slower"
         )
+    if isinstance(power, Estimate):
+        assumptions.append(
+            "energy and power are modelled from the power limit (GenZ's shares), not measured"
+        )
     if far:
         assumptions.append(
             "outside the fitted range in " + ", ".join(far) + "; the interval is wider for it"
@@ -120,6 +131,7 @@ def forecast(workload: Workload, device: DeviceSpec, fits: Sequence[Fit]) -> Pre
         operators=_costs(shares),
         bound=_bound_of(shares),
         fit_name=reach.fit.name,
+        is_extrapolated=bool(far),
         assumptions=tuple(assumptions),
     )
 
@@ -174,8 +186,8 @@ def reach_of(workload: Workload, device: DeviceSpec, fits: Sequence[Fit]) -> Rea
     if workload.architecture.is_routed and fit.scope != "machine":
         extra.append(UNSEEN_ROUTING_LOG_SD)
         assumptions.append("fitted on plain networks: compaction and ragged attention are modelled")
-    if fit.scope == "class" and fit.runtime == "engine":
-        assumptions.append("engines of 2019 to 2023 were fitted: today's are likely faster")
+    if fit.scope == "class" and (fit.device_class, fit.runtime) in THIN_EVIDENCE:
+        assumptions.append(THIN_EVIDENCE[fit.device_class, fit.runtime])
     if peak.confidence == "C":
         assumptions.append("the device's peak is an estimate (confidence C)")
     return Reach(

@@ -41,6 +41,7 @@ class Prediction(Record):
     operators: tuple[OperatorCost, ...]
     bound: Bound
     fit_name: str
+    is_extrapolated: bool = False
     assumptions: tuple[Sentence, ...] = ()
 
     @model_validator(mode="after")

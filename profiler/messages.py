@@ -5,6 +5,7 @@ from typing import Literal
 
 from domain.measurement import Environment, Measurement, PlannedPoint, Rates, Status
 from domain.record import Identifier, PositiveCount, Record
+from domain.routing import RoutingDistribution
 from domain.workload import Workload
 from profiler.presence import Choice, Gpu
 from profiler.protocol import Mode
@@ -58,6 +59,18 @@ class Task(Record):
     rates: Rates
 
 
+def workload_of(point: PlannedPoint, routing: RoutingDistribution) -> Workload:
+    """What a point runs, under the routing that it had."""
+    return Workload(
+        architecture=point.architecture,
+        batch=point.batch,
+        precision=point.precision,
+        runtime=point.runtime,
+        executor=point.executor,
+        routing=routing,
+    )
+
+
 def failed(task: Task, status: Status, reason: str) -> Measurement:
     """The record of a point that gave no number, and why."""
     point = task.point
@@ -66,14 +79,7 @@ def failed(task: Task, status: Status, reason: str) -> Measurement:
         run=task.run,
         session=task.session,
         taken_at=now_utc(),
-        workload=Workload(
-            architecture=point.architecture,
-            batch=point.batch,
-            precision=point.precision,
-            runtime=point.runtime,
-            executor=point.executor,
-            routing=presumed_routing(point, task.seed),
-        ),
+        workload=workload_of(point, presumed_routing(point, task.seed)),
         weights=f"{point.weights}, not run",
         routing_source=point.routing_source,
         environment=task.environment,

@@ -21,10 +21,9 @@ from torch.nn import functional
 from domain.measurement import DepthRecord, Measurement, Status
 from domain.record import Executor, Unknown
 from domain.statistics import median, relative_spread
-from domain.workload import Workload
 from profiler.clock import CLOCKS, STAGE_CLOCKS, Clock, DeviceKind
 from profiler.memory import PEAKS, forget_peak, peak_resident
-from profiler.messages import SHIPPED_SOURCE, Source, Task, now_utc
+from profiler.messages import SHIPPED_SOURCE, Source, Task, now_utc, workload_of
 from profiler.protocol import SETTINGS, Settings, Timings, inner_loop, pairs, sample, warm_up
 from profiler.subjects import Subject, subject_of
 from profiler.telemetry import Meter
@@ -131,14 +130,7 @@ def measured(
         run=task.run,
         session=task.session,
         taken_at=now_utc(),
-        workload=Workload(
-            architecture=point.architecture,
-            batch=point.batch,
-            precision=point.precision,
-            runtime=point.runtime,
-            executor=point.executor,
-            routing=subject.routing,
-        ),
+        workload=workload_of(point, subject.routing),
         weights=subject.weights,
         routing_source=point.routing_source,
         environment=task.environment,

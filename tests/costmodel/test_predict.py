@@ -12,8 +12,6 @@ import pytest
 from domain.routing import RoutingDistribution
 from domain.store import write_trace
 
-HIGHEST_EXIT = 130
-
 
 def predict(*arguments, cwd=None):
     return subprocess.run(
@@ -50,6 +48,22 @@ def test_a_newcomer_gets_three_batches_with_intervals_and_hears_which_orin_it_is
             "ownership_usd",
         ):
             assert 0 < row[f"{name}_low"] <= row[name] <= row[f"{name}_high"]
+
+
+def test_modelled_energy_and_the_price_of_the_device_say_where_they_come_from():
+    said = predict("--device", "l4", "--batch", "1").stdout
+    assert "energy and power are modelled" in said
+    assert "price of NVIDIA L4: 2,600 USD" in said
+    assert "world business mean of 2025Q2" in said
+    (row,) = rows_of("--device", "l4", "--batch", "1")
+    assert "not measured" in row["assumptions"]
+    assert "price of NVIDIA L4" in row["assumptions"]
+
+
+def test_strict_refuses_what_is_extrapolated():
+    far = ("--device", "l4", "--batch", "4000", "--model", "vit_tiny_patch16_224")
+    assert predict(*far).returncode == 0
+    assert predict(*far, "--strict").returncode == 3
 
 
 def test_json_csv_and_markdown_tell_the_same():
@@ -111,7 +125,7 @@ def test_nonsense_gets_one_clear_sentence(arguments, code, said, tmp_path):
     assert said in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stderr.count("\n") == 1
-    assert not done.stdout.strip() or code == 2
+    assert not done.stdout
 
 
 def test_a_refused_question_overwrites_nothing(tmp_path):

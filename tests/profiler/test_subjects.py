@@ -125,10 +125,6 @@ def test_memory_and_work_are_the_same_in_every_run():
 
 
 def test_another_shape_than_the_shipped_one_is_refused():
-    from morvit.weights import SHIPPED
-
-    if not SHIPPED.exists():
-        pytest.skip("no shipped checkpoint in this checkout")
     point = changed(forced(), architecture=network(name="other"), weights="shipped")
     with pytest.raises(CannotRun, match="another shape"):
         subject_of(point, "cpu", 0)
