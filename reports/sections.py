@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
-from domain.fit import Validation
+from domain.fit import HeldOut, Validation
 from domain.prediction import Prediction
 from domain.record import Unknown
 from domain.routing import RouterDecisions, RoutingDistribution
@@ -190,9 +190,13 @@ def _predicted(contents: ReportContents, say: Say) -> Iterator[Block]:
 
 
 def _scatters(validation: Validation, say: Say) -> Iterator[Block]:
-    quantities = dict.fromkeys(pair.quantity for pair in validation.pairs)
-    for number, quantity in enumerate(quantities, start=1):
-        pairs = [pair for pair in validation.pairs if pair.quantity == quantity]
+    # One figure a tier: a dozen points of this machine would drown in the published ones.
+    tier_of = {(row.split, row.quantity): row.tier for row in validation.rows}
+    groups: dict[tuple[str, str], list[HeldOut]] = {}
+    for pair in validation.pairs:
+        tier = tier_of.get((pair.split, pair.quantity), "")
+        groups.setdefault((pair.quantity, tier), []).append(pair)
+    for number, ((quantity, _), pairs) in enumerate(groups.items(), start=1):
         yield Drawing(
             f"figure-held-out-{number}",
             figures.predicted_against_measured(pairs, tables.unit_of(quantity), say),

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from domain.fit import ValidationRow
 from domain.measurement import Environment, Measurement, Rates
 from domain.prediction import Prediction
 from domain.scenario import Ownership
@@ -149,7 +150,13 @@ def _of_savings(contents: ReportContents, say: Say) -> Iterator[str]:
 def _of_accuracy(contents: ReportContents, say: Say) -> Iterator[str]:
     if isinstance(contents.validation, Absent):
         return
-    for row in contents.validation.value.rows[:MOST_FINDINGS_OF_A_KIND]:
+    # For each tier the row that rests on the most points, whole latencies before parts of them.
+    widest: dict[str, ValidationRow] = {}
+    for row in sorted(
+        contents.validation.value.rows, key=lambda row: (row.quantity == "latency", row.n)
+    ):
+        widest[row.tier] = row
+    for row in widest.values():
         yield say(
             "head.found_accuracy",
             quantity=quantity_name(row.quantity, say),
