@@ -23,6 +23,8 @@ from domain.workload import Workload
 Status = Literal["ok", "unstable", "oom", "throttled", "contended", "timeout", "failed"]
 RoutingSource = Literal["real-images", "replayed-trace", "forced-distribution", "none"]
 Samples = tuple[Positive, ...]
+Subject = Annotated[str, Field(pattern=r"^(network|recursion-[1-9][0-9]*)$")]
+_BEFORE_FORMAT_2 = Unknown(reason="records of format 1 did not keep it")
 
 
 class Environment(Record):
@@ -55,6 +57,8 @@ class PlannedPoint(Record):
     """One point to measure. `survival` is imposed where the routing is a forced distribution.
 
     `spread` is the relative half-width of the counts from image to image around that survival.
+    `subject` is the whole network or one of its recursions alone; `separates` says which cost the
+    point is there to tell from which.
     """
 
     id: Identifier
@@ -67,6 +71,8 @@ class PlannedPoint(Record):
     routing_source: RoutingSource
     survival: tuple[Annotated[float, Field(ge=0, le=1)], ...] | None = None
     spread: Annotated[float, Field(ge=0, le=1)] = 0.0
+    subject: Subject = "network"
+    separates: Annotated[str, Field(max_length=200)] = ""
 
     @model_validator(mode="after")
     def _survival_where_it_is_forced(self) -> Self:
@@ -76,6 +82,12 @@ class PlannedPoint(Record):
             raise ValueError(
                 f"wanted {self.architecture.recursions} survival shares, got {self.survival}"
             )
+        if self.subject != "network":
+            recursion = int(self.subject.removeprefix("recursion-"))
+            if recursion > self.architecture.recursions:
+                raise ValueError(
+                    f"wanted one of {self.architecture.recursions} recursions, got {self.subject}"
+                )
         return self
 
 
@@ -99,7 +111,8 @@ class DepthRecord(Record):
     """One stage of the network: prologue, one recursion, or epilogue.
 
     `counts` are the tokens of each image of the batch that entered it. Samples are seconds for the
-    whole batch, one per pass.
+    whole batch, one per pass. `peak_bytes` are those that tensors held; `reserved_bytes` what the
+    allocator kept for them, `device_bytes` all that was in use on the device, by anyone.
     """
 
     stage: Annotated[str, Field(pattern=r"^(prologue|recursion-[1-9][0-9]*|epilogue)$")]
@@ -108,23 +121,64 @@ class DepthRecord(Record):
     routed_flop: NonNegative
     executed_flop: NonNegative
     peak_bytes: PositiveCount | Unknown
+    reserved_bytes: PositiveCount | Unknown = _BEFORE_FORMAT_2
+    device_bytes: PositiveCount | Unknown = _BEFORE_FORMAT_2
     energy_j: Positive | Unknown
+
+
+class Conditions(Record):
+    """What the machine did beside the timed passes of one record, in seconds of one core's time.
+
+    `own_cpu_s` is the measuring process with all its threads, `parent_cpu_s` the process that waits
+    for it, `others_cpu_s` everything else on the cores that it may use, `steal_s` what the host took
+    away. `suspended_s` is time that the machine slept.
+    """
+
+    wall_s: Positive
+    own_cpu_s: NonNegative
+    parent_cpu_s: NonNegative | Unknown
+    others_cpu_s: NonNegative | Unknown
+    steal_s: NonNegative | Unknown
+    suspended_s: NonNegative | Unknown
+
+
+class Energy(Record):
+    """Windows of one energy pass, in joules of ONE batch, idle draw included.
+
+    `idle_w` is the draw of the idle device; `integrated_j` the same windows by summing power
+    readings, `disagreement` how far that lies from the counter (0.05 is 5 %). `sensor` names the
+    meter, `scope` what it sees.
+    """
+
+    windows_j: Samples
+    window_s: Positive
+    idle_w: NonNegative | Unknown
+    mean_w: Positive | Unknown
+    peak_w: Positive | Unknown
+    integrated_j: Positive | Unknown
+    disagreement: NonNegative | Unknown
+    sensor: Literal["nvml.energy", "nvml.power", "rapl"]
+    scope: Literal["gpu-board", "package"]
 
 
 class Measurement(Record):
     """One run of one point: everything that was seen, nothing summarised.
 
     `samples_s` are wall seconds per batch of the clean pass, `cpu_samples_s` the thread CPU seconds
-    beside them, `calibration_s` a fixed kernel interleaved with them, `instrumented_s` the wall
-    seconds of the pass that was split by depth.
+    beside them, `host_samples_s` the seconds until the calls returned (on a CPU the same),
+    `switches` the involuntary context switches in each, `calibration_s` a fixed kernel interleaved
+    with them, `instrumented_s` the wall seconds of the pass that was split by depth.
+
+    Format 2 added the subject, conditions, host seconds, switches, memory levels and energy windows.
     """
 
-    format: Literal[1] = 1
+    format: Literal[1, 2] = 2
     point: Identifier
     run: PositiveCount
     session: Identifier
     taken_at: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z$")]
     workload: Workload
+    subject: Subject = "network"
     weights: Sentence
     routing_source: RoutingSource
     environment: Environment
@@ -133,13 +187,19 @@ class Measurement(Record):
     reason: str = ""
     samples_s: Samples = ()
     cpu_samples_s: Samples = ()
+    host_samples_s: Samples = ()
+    switches: tuple[Count, ...] = ()
     calibration_s: Samples = ()
     instrumented_s: Samples = ()
     warmup_s: Samples = ()
     depths: tuple[DepthRecord, ...] = ()
     peak_bytes: PositiveCount | Unknown = Unknown(reason="no memory pass was run")
     resident_bytes: PositiveCount | Unknown = Unknown(reason="no memory pass was run")
+    reserved_bytes: PositiveCount | Unknown = _BEFORE_FORMAT_2
+    context_bytes: PositiveCount | Unknown = _BEFORE_FORMAT_2
     energy_j: Positive | Unknown = Unknown(reason="no energy pass was run")
+    energy: Energy | Unknown = Unknown(reason="no energy pass was run")
+    conditions: Conditions | Unknown = _BEFORE_FORMAT_2
     precision_met: bool = False
     relaxed: bool = False
     involuntary_switches: Count = 0
@@ -157,3 +217,8 @@ class Measurement(Record):
     def is_usable(self) -> bool:
         """Whether the samples may be fitted or compared."""
         return self.status in ("ok", "unstable")
+
+    @property
+    def paired_s(self) -> Samples:
+        """The clean sample before each pass of `instrumented_s`, on the same batch."""
+        return self.samples_s[len(self.samples_s) - len(self.instrumented_s) :]

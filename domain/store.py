@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Generic, Self, TypeVar
 
 from pydantic import ValidationError
 
@@ -28,7 +28,8 @@ LARGEST_TRACE_ROWS = 2_000_000
 MOST_RECURSIONS = 64
 TOKEN_COUNT_NAMES = (b"tokens", b"token_count", b"num_tokens")
 
-# Measurement format 1: the first.
+# Measurement format 1: the first. 2: subject, conditions, host seconds, switches, memory levels,
+# energy windows.
 # Fit format 1: the first.
 
 
@@ -120,15 +121,16 @@ def read_limited(path: Path, most_bytes: int) -> bytes:
     return content
 
 
-class Journal:
-    """An append-only file of measurements, one JSON line each with its checksum.
+class Journal(Generic[RecordType]):
+    """An append-only file of records of one kind, one JSON line each with its checksum.
 
     A line counts once it is on the disk (fsync). Opening for writing takes a lock, sets a torn tail
     aside as `<name>.torn` and keeps the valid prefix. Use it in a `with` block.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, kind: type[RecordType]) -> None:
         self.path = path
+        self.kind = kind
         self.torn_bytes = 0
 
     def __enter__(self) -> Self:
@@ -159,13 +161,13 @@ class Journal:
     ) -> None:
         self._file.close()
 
-    def append(self, measurement: Measurement) -> None:
-        """Write one measurement and wait until the disk has it.
+    def append(self, record: RecordType) -> None:
+        """Write one record and wait until the disk has it.
 
         Raises StorageFailed; the journal is then as it was, for half a line would hide all later
         ones.
         """
-        line = _line_of(measurement)
+        line = _line_of(record)
         length = os.fstat(self._file.fileno()).st_size
         try:
             if self._file.write(line) != len(line):
@@ -178,7 +180,7 @@ class Journal:
 
     def _set_torn_tail_aside(self) -> None:
         content = read_limited(self.path, LARGEST_JOURNAL_BYTES)
-        valid = sum(length for length, _ in _valid_prefix(content))
+        valid = sum(length for length, _ in _valid_prefix(content, self.kind))
         if valid < len(content):
             self.torn_bytes = len(content) - valid
             aside = self.path.with_name(self.path.name + ".torn")
@@ -193,11 +195,20 @@ def read_journal(path: Path) -> tuple[Measurement, ...]:
 
     Raises CorruptFile where the file is absent or holds not one valid record.
     """
+    return read_records(path, Measurement)
+
+
+def read_records(path: Path, kind: type[RecordType]) -> tuple[RecordType, ...]:
+    """Every record of one kind in the valid prefix of a journal, in order.
+
+    Raises CorruptFile where the file is absent or holds not one valid record.
+    """
     content = read_limited(path, LARGEST_JOURNAL_BYTES)
-    records = tuple(record for _, record in _valid_prefix(content))
+    records = tuple(record for _, record in _valid_prefix(content, kind))
     if not records:
+        named = {"Measurement": "measurement"}.get(kind.__name__, kind.__name__)
         raise CorruptFile(
-            f"{path} holds no valid measurement; run `python -m profiler run` to make a journal"
+            f"{path} holds no valid {named}; run `python -m profiler run` to make a journal"
         )
     return records
 
@@ -205,28 +216,28 @@ def read_journal(path: Path) -> tuple[Measurement, ...]:
 def unread_tail(path: Path) -> str:
     """What `read_journal` had to leave out, as a sentence; empty where it read everything."""
     content = read_limited(path, LARGEST_JOURNAL_BYTES)
-    prefix = list(_valid_prefix(content))
+    prefix = list(_valid_prefix(content, Measurement))
     left = len(content) - sum(length for length, _ in prefix)
     if not left:
         return ""
     return f"{path}: the last {left} bytes, after line {len(prefix)}, are damaged and were not read"
 
 
-def _line_of(measurement: Measurement) -> bytes:
-    body = measurement.model_dump_json()
+def _line_of(record: Record) -> bytes:
+    body = record.model_dump_json()
     return f'{{"crc32":{zlib.crc32(body.encode())},"record":{body}}}\n'.encode()
 
 
-def _valid_prefix(content: bytes) -> Iterator[tuple[int, Measurement]]:
+def _valid_prefix(content: bytes, kind: type[RecordType]) -> Iterator[tuple[int, RecordType]]:
     """Length and record of each line, up to the first that is torn or altered."""
     for line in content.splitlines(keepends=True):
-        record = _record_of(line)
+        record = _record_of(line, kind)
         if record is None:
             return
         yield len(line), record
 
 
-def _record_of(line: bytes) -> Measurement | None:
+def _record_of(line: bytes, kind: type[RecordType]) -> RecordType | None:
     if not line.endswith(b"}\n"):
         return None
     head, separator, rest = line.partition(b',"record":')
@@ -238,7 +249,7 @@ def _record_of(line: bytes) -> Measurement | None:
     if stated != zlib.crc32(body):
         return None
     try:
-        return Measurement.model_validate_json(body)
+        return kind.model_validate_json(body)
     except ValidationError:
         return None
 

@@ -1,34 +1,53 @@
 """Time: what a wall clock says, what a thread used, and when each stage of a pass ended."""
 
+import resource
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 DeviceKind = Literal["cpu", "cuda"]
+_THIS_THREAD = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)
 
 
 class Clock(Protocol):
-    """Two running readings, in seconds from an arbitrary start."""
+    """Running readings, in seconds from an arbitrary start."""
+
+    def host_s(self) -> float:
+        """Wall time, whatever the device still has to do."""
+        ...
 
     def now_s(self) -> float:
-        """Wall time."""
+        """Wall time once the device has done all that it was given."""
         ...
 
     def cpu_s(self) -> float:
         """CPU time of the calling thread."""
         ...
 
+    def switches(self) -> int:
+        """Times that the scheduler took the core from the calling thread."""
+        ...
+
 
 class RealClock:
-    """Monotonic wall time and CPU time of this thread."""
+    """Monotonic wall time, CPU time and context switches of this thread."""
+
+    def host_s(self) -> float:
+        """Wall time."""
+        return time.perf_counter()
 
     def now_s(self) -> float:
-        """Wall time."""
+        """Wall time: on a CPU a call returns when its work is done."""
         return time.perf_counter()
 
     def cpu_s(self) -> float:
         """CPU time of the calling thread."""
         return time.thread_time()
+
+    def switches(self) -> int:
+        """Involuntary context switches; of the whole process where threads are not told apart."""
+        return resource.getrusage(_THIS_THREAD).ru_nivcsw
 
 
 class SettledClock(RealClock):
@@ -41,26 +60,47 @@ class SettledClock(RealClock):
 
 
 class ScriptedClock:
-    """Readings from a script; CPU time stands where wall time last stood.
+    """Readings from a script; CPU and host time stand where wall time stands, no core is taken.
 
     >>> clock = ScriptedClock([0.0, 1.0, 3.0])
     >>> laps = Laps(clock)
-    >>> laps.lap()[0], laps.lap()[0]
+    >>> laps.lap().wall_s, laps.lap().wall_s
     (1.0, 2.0)
     """
 
     def __init__(self, readings_s: Iterable[float]) -> None:
         self._readings = iter(readings_s)
         self._last = 0.0
+        self._ahead: float | None = None
+
+    def host_s(self) -> float:
+        """The reading that comes next, left for `now_s`."""
+        if self._ahead is None:
+            self._ahead = next(self._readings)
+        return self._ahead
 
     def now_s(self) -> float:
         """The next reading."""
-        self._last = next(self._readings)
+        self._last, self._ahead = self.host_s(), None
         return self._last
 
     def cpu_s(self) -> float:
         """The wall reading before."""
         return self._last
+
+    def switches(self) -> int:
+        """None."""
+        return 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lap:
+    """What passed since the lap before: wall, thread CPU and host seconds, cores taken away."""
+
+    wall_s: float
+    cpu_s: float
+    host_s: float
+    switches: int
 
 
 class Laps:
@@ -69,19 +109,26 @@ class Laps:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self.started_s = self._wall = clock.now_s()
-        self._cpu = clock.cpu_s()
+        self._cpu, self._switches = clock.cpu_s(), clock.switches()
 
-    def lap(self) -> tuple[float, float]:
-        """Wall and CPU seconds since the lap before. Raises ValueError for a clock that stood.
+    def lap(self) -> Lap:
+        """What passed since the lap before. Raises ValueError for a clock that stood.
 
         CPU time that rounds to nothing is a nanosecond, the resolution of the counter.
         """
-        wall, cpu = self._clock.now_s(), self._clock.cpu_s()
-        took_wall, took_cpu = wall - self._wall, max(cpu - self._cpu, 1e-9)
-        self._wall, self._cpu = wall, cpu
-        if not took_wall > 0:
-            raise ValueError(f"wanted a clock that moves on, got a lap of {took_wall} s")
-        return took_wall, took_cpu
+        clock = self._clock
+        host = clock.host_s()
+        wall, cpu, switches = clock.now_s(), clock.cpu_s(), clock.switches()
+        lap = Lap(
+            wall_s=wall - self._wall,
+            cpu_s=max(cpu - self._cpu, 1e-9),
+            host_s=max(host - self._wall, 1e-9),
+            switches=switches - self._switches,
+        )
+        self._wall, self._cpu, self._switches = wall, cpu, switches
+        if not lap.wall_s > 0:
+            raise ValueError(f"wanted a clock that moves on, got a lap of {lap.wall_s} s")
+        return lap
 
     @property
     def elapsed_s(self) -> float:

@@ -8,7 +8,7 @@ from domain.record import Identifier, PositiveCount, Record
 from domain.routing import RoutingDistribution
 from domain.workload import Workload
 from profiler.presence import Choice, Gpu
-from profiler.protocol import Mode
+from profiler.protocol import Settings
 from profiler.routings import presumed_routing
 
 
@@ -54,7 +54,7 @@ class Task(Record):
     run: PositiveCount
     session: Identifier
     seed: int
-    mode: Mode
+    settings: Settings
     environment: Environment
     rates: Rates
 

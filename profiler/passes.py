@@ -10,7 +10,6 @@ of the rotation in order; FLOPs are the mean over its batches, peak bytes those 
 """
 
 import gc
-import resource
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -24,7 +23,7 @@ from domain.statistics import median, relative_spread
 from profiler.clock import CLOCKS, STAGE_CLOCKS, Clock, DeviceKind
 from profiler.memory import PEAKS, forget_peak, peak_resident
 from profiler.messages import SHIPPED_SOURCE, Source, Task, now_utc, workload_of
-from profiler.protocol import SETTINGS, Settings, Timings, inner_loop, pairs, sample, warm_up
+from profiler.protocol import Settings, Timings, inner_loop, pairs, sample, warm_up
 from profiler.subjects import Subject, subject_of
 from profiler.telemetry import Meter
 
@@ -98,7 +97,7 @@ def measured(
     source: Source = SHIPPED_SOURCE,
 ) -> Measurement:
     """Everything that one run of one point gives. Raises CannotRun, or what torch raises."""
-    settings = SETTINGS[task.mode]
+    settings = task.settings
     clock = CLOCKS[kind]()
     subject = subject_of(task.point, kind, task.seed, source)
     gc.collect()
@@ -139,6 +138,8 @@ def measured(
         reason=reason,
         samples_s=(*clean.samples_s, *split.samples_s),
         cpu_samples_s=(*clean.cpu_samples_s, *split.cpu_samples_s),
+        host_samples_s=(*clean.host_samples_s, *split.host_samples_s),
+        switches=(*clean.switches, *split.switches),
         calibration_s=calibration,
         instrumented_s=tuple(split.instrumented_s),
         warmup_s=latency.warmup_s,
@@ -172,7 +173,6 @@ def _latency(subject: Subject, kind: DeviceKind, clock: Clock, settings: Setting
     try:
         warmup = warm_up(show.next, batches, show.first, clock, settings)
         inner = inner_loop(warmup, settings)
-        switches = _involuntary_switches()
         clean = sample(show.next, kernel, batches, inner, clock, settings)
         split = pairs(
             show.next,
@@ -184,7 +184,7 @@ def _latency(subject: Subject, kind: DeviceKind, clock: Clock, settings: Setting
             clock,
             settings,
         )
-        switches = _involuntary_switches() - switches
+        switches = sum(clean.switches) + sum(split.switches)
     finally:
         gc.enable()
     notes = [] if warmup.is_steady else ["the warm-up was cut before it was steady"]
@@ -284,8 +284,3 @@ def _entering(subject: Subject, stage: str) -> tuple[int, ...]:
         return (subject.point.architecture.tokens,) * len(subject.counts)
     recursion = int(stage.removeprefix("recursion-")) - 1
     return tuple(row[recursion] for row in subject.counts)
-
-
-def _involuntary_switches() -> int:
-    who = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)
-    return resource.getrusage(who).ru_nivcsw

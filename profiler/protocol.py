@@ -13,33 +13,33 @@ from typing import Literal
 
 import numpy as np
 
+from domain.record import NonNegative, Positive, PositiveCount, Record
 from domain.statistics import median
-from profiler.clock import Clock, Laps, StageClock
+from profiler.clock import Clock, Lap, Laps, StageClock
 
 Mode = Literal["quick", "default", "rigorous"]
 Run = Callable[[], object]
 Marked = Callable[[Callable[[str], None]], object]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(Record):
     """How hard to measure. `relaxed` says that the minimum counts of the protocol are not asked."""
 
     mode: Mode
-    runs: int
-    least_warmups: int
-    least_warmup_s: float
-    most_warmup_s: float
-    least_samples: int
-    least_s: float
-    most_s: float
-    half_width: float
-    least_pairs: int
-    most_pairs_s: float
-    energy_s: float
-    timeout_s: float
+    runs: PositiveCount
+    least_warmups: PositiveCount
+    least_warmup_s: Positive
+    most_warmup_s: Positive
+    least_samples: PositiveCount
+    least_s: NonNegative
+    most_s: Positive
+    half_width: Positive
+    least_pairs: PositiveCount
+    most_pairs_s: Positive
+    energy_s: Positive
+    timeout_s: Positive
     relaxed: bool
-    least_sample_s: float = 1e-3
+    least_sample_s: Positive = 1e-3
 
 
 SETTINGS: dict[Mode, Settings] = {
@@ -108,10 +108,19 @@ class Timings:
 
     samples_s: list[float] = field(default_factory=list)
     cpu_samples_s: list[float] = field(default_factory=list)
+    host_samples_s: list[float] = field(default_factory=list)
+    switches: list[int] = field(default_factory=list)
     calibration_s: list[float] = field(default_factory=list)
     instrumented_s: list[float] = field(default_factory=list)
     stages_s: dict[str, list[float]] = field(default_factory=dict)
     precision_met: bool = False
+
+    def add(self, lap: Lap, passes: int) -> None:
+        """A clean sample of `passes` passes: seconds of one of them."""
+        self.samples_s.append(lap.wall_s / passes)
+        self.cpu_samples_s.append(lap.cpu_s / passes)
+        self.host_samples_s.append(lap.host_s / passes)
+        self.switches.append(lap.switches)
 
 
 def is_steady(samples_s: Sequence[float], tolerance: float = 0.05) -> bool:
@@ -142,11 +151,11 @@ def warm_up(run: Run, rotation: int, same: Run, clock: Clock, settings: Settings
     samples: list[float] = []
     while len(samples) < rotation and laps.elapsed_s < settings.most_warmup_s / 2:
         run()
-        samples.append(laps.lap()[0])
+        samples.append(laps.lap().wall_s)
     alike: list[float] = []
     while laps.elapsed_s < settings.most_warmup_s or len(alike) < 2:
         same()
-        alike.append(laps.lap()[0])
+        alike.append(laps.lap().wall_s)
         window = alike[-settings.least_warmups :]
         if (
             len(alike) >= settings.least_warmups
@@ -192,11 +201,9 @@ def sample(
     while laps.elapsed_s < settings.most_s or not timings.samples_s:
         for _ in range(inner):
             run()
-        wall, cpu = laps.lap()
+        timings.add(laps.lap(), inner)
         kernel()
-        timings.samples_s.append(wall / inner)
-        timings.cpu_samples_s.append(cpu / inner)
-        timings.calibration_s.append(laps.lap()[0])
+        timings.calibration_s.append(laps.lap().wall_s)
         count = len(timings.samples_s)
         if (
             laps.elapsed_s >= settings.least_s
@@ -232,14 +239,12 @@ def pairs(
             break
         for _ in range(inner):
             clean()
-        wall, cpu = laps.lap()
+        timings.add(laps.lap(), inner)
         kernel()
-        timings.samples_s.append(wall / inner)
-        timings.cpu_samples_s.append(cpu / inner)
-        timings.calibration_s.append(laps.lap()[0])
+        timings.calibration_s.append(laps.lap().wall_s)
         stages.start()
         marked(stages.mark)
-        timings.instrumented_s.append(laps.lap()[0])
+        timings.instrumented_s.append(laps.lap().wall_s)
         for stage, seconds in stages.read().items():
             timings.stages_s.setdefault(stage, []).append(seconds)
         # The clean pass, too, finds the caches as the kernel leaves them.

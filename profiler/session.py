@@ -28,7 +28,7 @@ from domain.record import Identifier, Record
 from domain.store import Journal, load, read_journal
 from profiler.environment import difference
 from profiler.messages import Preparation, Prepared, Task, failed
-from profiler.protocol import SETTINGS, Mode
+from profiler.protocol import SETTINGS, Mode, Settings
 from profiler.supervisor import START_S, WORKER, Worker, WorkerDied, WorkerLate
 
 JOURNAL, SESSION = "journal.jsonl", "session.json"
@@ -46,12 +46,16 @@ class Finding(Record):
 
 
 class Session(Record):
-    """What was measured, how and where: the head of a journal. Stored beside it as JSON."""
+    """What was measured, how and where: the head of a journal. Stored beside it as JSON.
 
-    format: Literal[1] = 1
+    Format 2 added the settings; before, the mode named them.
+    """
+
+    format: Literal[1, 2] = 2
     id: Identifier
     started_at: str
     mode: Mode
+    settings: Settings | None = None
     seed: int
     plan: MeasuringPlan
     preparation: Preparation
@@ -60,6 +64,11 @@ class Session(Record):
     findings: tuple[Finding, ...] = ()
     source_commit: str = "unknown"
     weights_sha256: str = ""
+
+    @property
+    def effective(self) -> Settings:
+        """The settings in force."""
+        return self.settings or SETTINGS[self.mode]
 
 
 class Stop:
@@ -166,11 +175,11 @@ def measure(
     could be measured.
     """
     workers = _Workers(session, stop, command, first_worker)
-    with Journal(folder / JOURNAL) as journal:
+    with Journal(folder / JOURNAL, Measurement) as journal:
         records = list(_records_in(folder / JOURNAL))
         done = {(record.point, record.run) for record in records}
         total = session.plan.runs * len(session.plan.points)
-        limits = timeout_s or SETTINGS[session.mode].timeout_s
+        limits = timeout_s or session.effective.timeout_s
         with workers.ended():
             for task in _tasks(session, done):
                 if stop.is_asked:
@@ -254,7 +263,7 @@ def _tasks(session: Session, done: set[tuple[str, int]]) -> Iterator[Task]:
                     run=run,
                     session=session.id,
                     seed=session.seed,
-                    mode=session.mode,
+                    settings=session.effective,
                     environment=session.environment,
                     rates=session.rates,
                 )

@@ -76,7 +76,8 @@ def started(
         wants_rates=True,
         source=source,
     )
-    if SETTINGS[mode].relaxed:
+    settings = SETTINGS[mode]
+    if settings.relaxed:
         say(f"{mode}: minimum counts relaxed; the records say so")
     minutes = math.ceil(estimated_s(plan, mode) / 60)
     say(f"{len(plan.points)} points, {plan.runs} runs, at most about {minutes} min")
@@ -86,6 +87,7 @@ def started(
         id=id,
         started_at=now_utc(),
         mode=mode,
+        settings=settings,
         seed=seed,
         plan=plan,
         preparation=preparation,

@@ -22,7 +22,7 @@ from costmodel.calibration import (
 from costmodel.published import fits_of_published
 from costmodel.transfer import device_of, forecast
 from domain.catalogue import devices, published
-from domain.measurement import Environment
+from domain.measurement import Environment, Measurement
 from domain.store import Journal
 from tests.costmodel.machines import ENVIRONMENT, journal_of, measured, workload
 
@@ -137,7 +137,7 @@ def command(name, *arguments, results):
 
 def test_the_commands_go_from_journal_to_fit_to_accuracy(tmp_path):
     path = tmp_path / "measurements" / "toy" / "journal.jsonl"
-    with Journal(path) as journal:
+    with Journal(path, Measurement) as journal:
         for measurement in journal_of(noise=0.02):
             journal.append(measurement)
     fitted = command("fit", "--format", "json", results=tmp_path)
@@ -153,7 +153,7 @@ def test_the_commands_go_from_journal_to_fit_to_accuracy(tmp_path):
 
 def test_a_journal_damaged_in_the_middle_is_fitted_up_to_there_and_said(tmp_path):
     path = tmp_path / "journal.jsonl"
-    with Journal(path) as journal:
+    with Journal(path, Measurement) as journal:
         for measurement in journal_of():
             journal.append(measurement)
     content = bytearray(path.read_bytes())

@@ -38,7 +38,7 @@ def disk_with_room_for(size: int) -> Iterator[None]:
 
 
 def journal_of(path: Path, *records: Measurement) -> bytes:
-    with Journal(path) as journal:
+    with Journal(path, Measurement) as journal:
         for record in records:
             journal.append(record)
     return path.read_bytes()
@@ -75,7 +75,7 @@ def test_a_tail_torn_at_any_byte_is_set_aside_and_the_valid_prefix_kept(tmp_path
         path = tmp_path / f"{length}.jsonl"
         path.write_bytes(whole[:length])
         assert [each.run for each in read_journal(path)] == [1]
-        with Journal(path) as journal:
+        with Journal(path, Measurement) as journal:
             assert journal.torn_bytes == length - first
             journal.append(toy_measurement(3))
         assert [each.run for each in read_journal(path)] == [1, 3]
@@ -89,19 +89,19 @@ def test_torn_tails_gather_and_none_is_lost(tmp_path):
     for tail in (b"one", b"two"):
         journal_of(path, toy_measurement())
         path.write_bytes(path.read_bytes() + tail)
-    with Journal(path):
+    with Journal(path, Measurement):
         pass
     assert path.with_name("j.jsonl.torn").read_bytes() == b"onetwo"
 
 
 def test_no_flipped_bit_of_a_line_is_accepted(tmp_path):
     line = journal_of(tmp_path / "j.jsonl", toy_measurement())
-    assert store._record_of(line) == toy_measurement()
+    assert store._record_of(line, Measurement) == toy_measurement()
     for place in range(len(line)):
         for bit in range(8):
             flipped = bytearray(line)
             flipped[place] ^= 1 << bit
-            assert store._record_of(bytes(flipped)) is None, (place, bit)
+            assert store._record_of(bytes(flipped), Measurement) is None, (place, bit)
 
 
 def test_a_damaged_line_ends_the_valid_prefix(tmp_path):
@@ -121,12 +121,12 @@ def test_bytes_that_are_no_journal_are_refused(content):
 
 def test_a_second_writer_is_refused(tmp_path):
     with (
-        Journal(tmp_path / "j.jsonl"),
+        Journal(tmp_path / "j.jsonl", Measurement),
         pytest.raises(StorageFailed, match="another run"),
-        Journal(tmp_path / "j.jsonl"),
+        Journal(tmp_path / "j.jsonl", Measurement),
     ):
         pass
-    with Journal(tmp_path / "j.jsonl") as journal:
+    with Journal(tmp_path / "j.jsonl", Measurement) as journal:
         journal.append(toy_measurement())
 
 
@@ -134,7 +134,7 @@ def test_the_lock_holds_against_another_process_and_falls_with_it(tmp_path):
     path = tmp_path / "j.jsonl"
     code = (
         "import sys, pathlib, domain.store as store\n"
-        "with store.Journal(pathlib.Path(sys.argv[1])):\n"
+        "with store.Journal(pathlib.Path(sys.argv[1]), store.Measurement):\n"
         "    print('open', flush=True); sys.stdin.read()\n"
     )
     with subprocess.Popen(
@@ -145,10 +145,10 @@ def test_the_lock_holds_against_another_process_and_falls_with_it(tmp_path):
     ) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == b"open\n"
-        with pytest.raises(StorageFailed), Journal(path):
+        with pytest.raises(StorageFailed), Journal(path, Measurement):
             pass
         other.kill()
-    with Journal(path):
+    with Journal(path, Measurement):
         pass
 
 
@@ -177,7 +177,7 @@ def test_a_disk_that_fails_to_sync_leaves_the_old_file(tmp_path, monkeypatch):
 
 def test_a_journal_on_a_full_disk_keeps_what_it_had_and_goes_on_when_there_is_room(tmp_path):
     path = tmp_path / "j.jsonl"
-    with Journal(path) as journal:
+    with Journal(path, Measurement) as journal:
         journal.append(toy_measurement(1))
         length = path.stat().st_size
         with disk_with_room_for(length + 100), pytest.raises(StorageFailed):

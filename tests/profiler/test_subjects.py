@@ -6,6 +6,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from domain.measurement import PlannedPoint
 from profiler.messages import Task
 from profiler.passes import measured
+from profiler.protocol import SETTINGS
 from profiler.subjects import CannotRun, subject_of
 from profiler.telemetry import AbsentMeter
 from tests.profiler.networks import ENVIRONMENT, RATES, forced, network
@@ -84,7 +85,7 @@ def test_what_cannot_be_run_says_why(fields, said):
 def test_a_measurement_has_every_part(precision):
     task = Task(
         point=changed(forced(executor="masked"), precision=precision), run=1, session="s", seed=1,
-        mode="quick", environment=ENVIRONMENT, rates=RATES,
+        settings=SETTINGS["quick"], environment=ENVIRONMENT, rates=RATES,
     )  # fmt: skip
     record = measured(task, "cpu", AbsentMeter(reason="no meter here"))
     assert record.is_usable
@@ -111,7 +112,7 @@ def test_a_measurement_has_every_part(precision):
 def test_memory_and_work_are_the_same_in_every_run():
     def deterministic(run: int) -> tuple[object, ...]:
         task = Task(
-            point=forced(), run=run, session="s", seed=1, mode="quick",
+            point=forced(), run=run, session="s", seed=1, settings=SETTINGS["quick"],
             environment=ENVIRONMENT, rates=RATES,
         )  # fmt: skip
         record = measured(task, "cpu", AbsentMeter(reason="none"))

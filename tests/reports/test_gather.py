@@ -21,7 +21,7 @@ def root(tmp_path, monkeypatch):
 
 
 def write_session(folder):
-    with store.Journal(folder / "journal.jsonl") as journal:
+    with store.Journal(folder / "journal.jsonl", store.Measurement) as journal:
         for each in records.measurements():
             journal.append(each)
     store.save(records.decisions(), folder / "decisions.json")
