@@ -7,6 +7,8 @@ DEVICE ?= auto
 SESSION ?= $(eval SESSION := results/measurements/$(shell date -u +%Y%m%dT%H%M%SZ))$(SESSION)
 PROFILE_OPTIONS ?= --quick
 TRAIN_OPTIONS ?=
+BENCH_OPTIONS ?=
+FAULTS_OPTIONS ?= --output results/reference/faults.json
 
 venv := .venv
 py := $(venv)/bin/python
@@ -17,7 +19,7 @@ dataset := /usr/share/datasets/fashion-mnist/t10k-labels-idx1-ubyte.gz
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-base setup-dev setup-debian profile report train test test-gpu check clean
+.PHONY: help setup setup-base setup-dev setup-debian profile report train test test-gpu check bench faults clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | \
@@ -84,6 +86,12 @@ check: setup-dev ## format, lint, types, import contract
 	@$(venv)/bin/ruff check --quiet .
 	@$(venv)/bin/mypy
 	@$(venv)/bin/lint-imports --no-cache | tail -n 12
+
+bench: setup-dev ## what the profiler itself costs and how often its verdicts are wrong (quiet machine, 20 minutes)
+	@$(py) -m profiler selftest $(BENCH_OPTIONS)
+
+faults: setup-dev setup-debian ## kill, mutate, fill the disk: nothing may be lost (results/reference/faults.json)
+	@$(py) -m tests.faults $(FAULTS_OPTIONS)
 
 clean: ## remove the environment and caches, never results
 	rm -rf $(venv) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

@@ -12,6 +12,7 @@ from costmodel.calibration import (
     held_out_values,
     machine_observations,
     stage_s,
+    suffix_of,
     whole_predicted_s,
     whole_s,
 )
@@ -28,6 +29,7 @@ from domain.record import Tier
 from domain.statistics import median, relative_errors
 
 FOLDS = 5
+LEFT_OUT, ANOTHER_OCCASION = "leave-one-point-out", "another-occasion"
 
 
 def machine_pairs(points: Mapping[str, Sequence[Measurement]]) -> list[HeldOut]:
@@ -50,6 +52,7 @@ def machine_pairs(points: Mapping[str, Sequence[Measurement]]) -> list[HeldOut]:
                 whole[(name, stage)] = (float(predicted[2 * number]), stage_s(runs, stage))
     ratios = {key: math.log(seen / guess) for key, (guess, seen) in whole.items()}
     pairs = []
+    precision = next(iter(points.values()))[0].workload.precision
     for (name, quantity), (guess, seen) in whole.items():
         alike = quantity == "latency"
         others = [
@@ -59,7 +62,7 @@ def machine_pairs(points: Mapping[str, Sequence[Measurement]]) -> list[HeldOut]:
         ]
         pairs.append(
             HeldOut(
-                split="leave-one-point-out",
+                split=f"{LEFT_OUT}{suffix_of(precision)}",
                 point=name,
                 quantity="latency" if alike else "stage-latency",
                 predicted=log_normal(guess, spread_of(others)),
@@ -67,6 +70,37 @@ def machine_pairs(points: Mapping[str, Sequence[Measurement]]) -> list[HeldOut]:
             )
         )
     return pairs
+
+
+def occasion_pairs(
+    pairs: Sequence[HeldOut], later: Mapping[str, Sequence[Measurement]]
+) -> list[HeldOut]:
+    """Whole passes of another occasion, predicted by fits that saw neither it nor the point.
+
+    `pairs` are those of `machine_pairs` on the first occasion.
+    """
+    return [
+        HeldOut(
+            split=pair.split.replace(LEFT_OUT, ANOTHER_OCCASION),
+            point=pair.point,
+            quantity=pair.quantity,
+            predicted=pair.predicted,
+            measured=whole_s(later[pair.point]),
+        )
+        for pair in pairs
+        if pair.quantity == "latency" and pair.point in later
+    ]
+
+
+def occasion_gap(
+    points: Mapping[str, Sequence[Measurement]], later: Mapping[str, Sequence[Measurement]]
+) -> float | None:
+    """Median over points of the relative difference between two occasions; None without any."""
+    gaps = []
+    for name in points.keys() & later.keys():
+        one_s, other_s = whole_s(points[name]), whole_s(later[name])
+        gaps.append(abs(one_s - other_s) / ((one_s + other_s) / 2))
+    return median(gaps) if gaps else None
 
 
 def noise_floor(points: Mapping[str, Sequence[Measurement]]) -> float | None:
@@ -156,7 +190,8 @@ def _judged(
 
 
 TIER_OF_SPLIT: dict[str, Tier] = {
-    "leave-one-point-out": "calibrated",
+    LEFT_OUT: "calibrated",
+    ANOTHER_OCCASION: "calibrated",
     "leave-workloads-out": "anchored",
     "leave-family-out": "spec-only",
 }

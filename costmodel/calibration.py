@@ -21,7 +21,8 @@ from costmodel.transfer import features_of
 from domain.complaint import AllFailed
 from domain.fit import Coefficient, Fit
 from domain.measurement import Measurement
-from domain.statistics import median
+from domain.record import Precision, Unknown
+from domain.statistics import median, stage_medians
 from domain.workload import Workload
 
 # How far one stage's median is believed beside the whole pass: stages are shorter, and their clock
@@ -35,24 +36,41 @@ class TooFewPoints(AllFailed):
     """Nothing can be fitted from so little."""
 
 
-def usable_points(measurements: Iterable[Measurement]) -> dict[str, list[Measurement]]:
-    """Usable runs of each point of the newest environment and runtime, split by stage.
+def by_precision(measurements: Iterable[Measurement]) -> dict[Precision, list[Measurement]]:
+    """Usable runs of whole networks, apart by precision, fp32 first: each has a fit of its own.
 
-    Records of different environments are never merged. Samples are brought to the machine's
-    typical speed, see `at_typical_speed`.
+    Raises TooFewPoints where nothing is usable.
     """
-    usable = [measurement for measurement in measurements if measurement.is_usable]
+    apart: dict[Precision, list[Measurement]] = defaultdict(list)
+    for each in sorted(_usable(measurements), key=lambda each: each.workload.precision != "fp32"):
+        apart[each.workload.precision].append(each)
+    return dict(apart)
+
+
+def _usable(measurements: Iterable[Measurement]) -> list[Measurement]:
+    """Usable runs in their order; a recursion measured alone is no pass of a network."""
+    usable = [each for each in measurements if each.is_usable and each.subject == "network"]
     if not usable:
         raise TooFewPoints(
             "no measurement with status ok or unstable; run `python -m profiler run`"
         )
+    return usable
+
+
+def usable_points(measurements: Iterable[Measurement]) -> dict[str, list[Measurement]]:
+    """Usable runs of each point of the newest environment, runtime and precision, split by stage.
+
+    Records of different environments are never merged. Samples are brought to the machine's
+    typical speed, see `at_typical_speed`.
+    """
+    usable = _usable(measurements)
     newest = usable[-1]
-    environment, runtime = newest.environment.key(), newest.workload.runtime
+    environment, work = newest.environment.key(), newest.workload
     alike = [
         each
         for each in usable
         if each.environment.key() == environment
-        and each.workload.runtime == runtime
+        and (each.workload.runtime, each.workload.precision) == (work.runtime, work.precision)
         and each.depths
     ]
     points: dict[str, list[Measurement]] = defaultdict(list)
@@ -91,15 +109,13 @@ def whole_s(runs: Sequence[Measurement]) -> float:
 
 
 def stage_s(runs: Sequence[Measurement], stage: str) -> float:
-    """Median over runs of a stage's share, scaled to the clean pass.
-
-    The instrumented pass is a little slower; its shares are what it is asked for.
-    """
-    shares = []
-    for run in runs:
-        stages = {depth.stage: median(depth.samples_s) for depth in run.depths}
-        shares.append(stages[stage] / math.fsum(stages.values()) * median(run.samples_s))
-    return median(shares)
+    """Median over runs of a stage's seconds, scaled to the clean pass."""
+    return median(
+        [
+            stage_medians({each.stage: each.samples_s for each in run.depths}, run.samples_s)[stage]
+            for run in runs
+        ]
+    )
 
 
 def noise_log_sd(points: Mapping[str, Sequence[Measurement]]) -> float:
@@ -146,33 +162,63 @@ def machine_observations(points: Mapping[str, Sequence[Measurement]]) -> Observa
 
 
 def machine_of(measurement: Measurement) -> Machine:
-    """The rates of the machine that a measurement was taken on."""
-    rates = measurement.rates
+    """The rates of the machine that a measurement was taken on, at its precision.
+
+    Raises TooFewPoints where none was measured at it: a share of another precision's peak would be
+    no efficiency.
+    """
+    precision = measurement.workload.precision
+    peak = measurement.rates.peak_flop_per_s(precision)
+    if isinstance(peak, Unknown):
+        raise TooFewPoints(
+            f"{precision} points were measured without the {precision} peak of the machine: "
+            f"{peak.reason}; measure them anew with `python -m profiler run`"
+        )
     return measured_machine(
-        rates.gemm_flop_per_s,
-        rates.copy_bytes_per_s,
+        peak,
+        measurement.rates.copy_bytes_per_s,
         measurement.environment.threads,
         host_runs_ahead=measurement.environment.kind == "cuda",
     )
 
 
+def fit_machines(
+    measurements: Iterable[Measurement], made_by: str
+) -> tuple[tuple[Fit, ...], tuple[str, ...]]:
+    """A fit for each precision of a journal, fp32 first; and what could not be fitted, in words.
+
+    Raises TooFewPoints where no precision could.
+    """
+    fits: list[Fit] = []
+    left_out: list[str] = []
+    for precision, alike in by_precision(measurements).items():
+        try:
+            fits.append(fit_machine(alike, made_by))
+        except TooFewPoints as complaint:
+            left_out.append(f"{precision} was not fitted: {complaint}")
+    if not fits:
+        raise TooFewPoints("; ".join(left_out))
+    return tuple(fits), tuple(left_out)
+
+
 def fit_machine(measurements: Iterable[Measurement], made_by: str) -> Fit:
-    """Coefficients of one machine from its own journal."""
+    """Coefficients of one machine at one precision, the newest, from its own journal."""
     points = usable_points(measurements)
     if len(points) < 4:
         raise TooFewPoints(f"wanted four measured points at least, got {len(points)}")
     first = next(iter(points.values()))[0]
+    precision = first.workload.precision
     beliefs = prior_of(points)
     posterior = posterior_of(machine_observations(points), beliefs)
     held_out = list(held_out_log_ratios(points).values())
     return Fit(
-        name=f"machine-{first.environment.device_id}-{first.workload.runtime}",
+        name=f"machine-{first.environment.device_id}-{first.workload.runtime}{suffix_of(precision)}",
         device_id=first.environment.device_id,
         scope="machine",
         device_class="cpu" if first.environment.kind == "cpu" else "gpu",
         families=(),
         runtime=first.workload.runtime,
-        precisions=tuple(sorted({runs[0].workload.precision for runs in points.values()})),
+        precisions=(precision,),
         environment=first.environment,
         rates=first.rates,
         coefficients=coefficients_of(posterior, beliefs),
@@ -190,6 +236,15 @@ def fit_machine(measurements: Iterable[Measurement], made_by: str) -> Fit:
     )
 
 
+def suffix_of(precision: Precision) -> str:
+    """What names bear to tell a precision; nothing for fp32.
+
+    >>> suffix_of("fp32"), suffix_of("bf16")
+    ('', '-bf16')
+    """
+    return "" if precision == "fp32" else f"-{precision}"
+
+
 def whole_predicted_s(measurement: Measurement, coefficients: Mapping[str, float]) -> float:
     """Seconds of the batch that `measurement` timed, by `coefficients`."""
     groups = groups_of(measurement.workload, host_runs_ahead=False)
@@ -200,6 +255,8 @@ def whole_predicted_s(measurement: Measurement, coefficients: Mapping[str, float
 def held_out_values(points: Mapping[str, Sequence[Measurement]], name: str) -> dict[str, float]:
     """Coefficients of a fit that has not seen the point `name`."""
     rest = {other: runs for other, runs in points.items() if other != name}
+    if not rest:
+        raise TooFewPoints(f"wanted two points to leave one out, got {name} alone; measure more")
     return posterior_of(machine_observations(rest), prior_of(rest)).values
 
 

@@ -49,6 +49,8 @@ def predicted_rows(
     for number, row in enumerate(rows, start=2):
         if None in row:
             raise CorruptFile(f"{path}: row {number} has more cells than there are columns")
+        if None in row.values():
+            raise CorruptFile(f"{path}: row {number} has fewer cells than there are columns")
         asked = tuple((row[name] or "").strip() for name in CSV_COLUMNS)
         if asked not in answers:
             answers[asked] = _answer(

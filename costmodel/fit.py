@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from costmodel.calibration import class_of_machine, fit_machine
+from costmodel.calibration import class_of_machine, fit_machines
 from costmodel.published import fits_of_published
 from domain.catalogue import devices, published
 from domain.fit import Fit
@@ -38,7 +38,7 @@ def fit(
     format: Annotated[str, typer.Option(help="table, json, csv or md")] = "table",
     output: Annotated[Path | None, typer.Option(help="Write the table there.")] = None,
 ) -> None:
-    """Fit the cost model and store it under `results/fits` (or the reference)."""
+    """Fit the cost model, each precision for itself, and store it under `results/fits`."""
     shape = format_named(format)
     made_by = "python -m costmodel.fit"
     folder = (reference_root() if reference else results_root()) / "fits"
@@ -47,13 +47,16 @@ def fit(
     else:
         path = newest_journal(journal)
         measurements = read_journal(path)
-        machine = fit_machine(measurements, made_by)
-        warn(unread_tail(path))
+        machines, left_out = fit_machines(measurements, made_by)
+        for sentence in (unread_tail(path), *left_out):
+            warn(sentence)
         restless = sum(each.status == "unstable" for each in measurements)
         if restless:
             warn(f"{restless} of {len(measurements)} runs were taken on a restless machine")
-        fits = (machine, class_of_machine(machine)) if reference else (machine,)
-    for each in fits:
+        # What other CPUs are told rests on one precision, the first.
+        fits = (*machines, class_of_machine(machines[0])) if reference else machines
+    # The newest file is what others show first: the first precision's is written last.
+    for each in reversed(fits):
         save(each, folder / f"{each.name}.json")
     emit(rendered(list(_rows(fits)), shape), output)
 

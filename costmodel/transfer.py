@@ -42,6 +42,8 @@ UNSEEN_PRECISION_LOG_SD = 0.25
 SAME_UNITS_PRECISION_LOG_SD = 0.12
 # Spread for each factor e by which a workload leaves the fitted range.
 EXTRAPOLATION_LOG_SD = 0.12
+# Precisions whose peak is measured on a machine that no data sheet names.
+MEASURED_PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
 # What the fits of a class and runtime rest on, where that is little.
 THIN_EVIDENCE: dict[tuple[str, Runtime], str] = {
     ("gpu", "engine"): "engines of 2019 to 2023 were fitted: today's are likely faster",
@@ -173,7 +175,13 @@ def reach_of(workload: Workload, device: DeviceSpec, fits: Sequence[Fit]) -> Rea
             reason=f"no fit for runtime {runtime} at {workload.precision} on {device.name}; "
             f"this kind of device has {', '.join(known) or 'none'}",
         )
-    fit = min(usable, key=lambda each: ("machine", "device", "class").index(each.scope))
+    fit = min(
+        usable,
+        key=lambda each: (
+            ("machine", "device", "class").index(each.scope),
+            workload.precision not in each.precisions,
+        ),
+    )
     tier, reason = _tier_of(fit, device)
     extra = [runtime_log_sd]
     if workload.precision not in fit.precisions:
@@ -230,7 +238,11 @@ def device_of(fit: Fit) -> DeviceSpec:
         device_class="cpu" if fit.environment.kind == "cpu" else "dc_gpu",
         family=fit.environment.device_name,
         parallel_units=fit.environment.threads,
-        peak_flop_per_s={"fp32": seen(fit.rates.gemm_flop_per_s)},
+        peak_flop_per_s={
+            precision: seen(peak)
+            for precision in MEASURED_PRECISIONS
+            if not isinstance(peak := fit.rates.peak_flop_per_s(precision), Unknown)
+        },
         memory_bytes=seen(float(fit.environment.memory_bytes)),
         memory_bytes_per_s=seen(fit.rates.copy_bytes_per_s),
         cache_bytes=unknown,
@@ -275,6 +287,9 @@ def _speaks_for(fit: Fit, device: DeviceSpec, runtime: Runtime, precision: Preci
         return False
     if fit.scope == "class":
         return _is_of_class(fit, device)
+    # A machine's shares are of what its own kernels reached at that precision.
+    if fit.rates is not None and isinstance(fit.rates.peak_flop_per_s(precision), Unknown):
+        return False
     # A machine or a published device speaks for the precisions it was seen at, and for others on
     # the same units.
     return fit.device_id == device.id and any(
@@ -297,8 +312,10 @@ def _tier_of(fit: Fit, device: DeviceSpec) -> tuple[Tier, str]:
 
 def _machine_of(fit: Fit, device: DeviceSpec, precision: Precision) -> Machine:
     if fit.scope == "machine" and fit.rates is not None and fit.environment is not None:
+        peak = fit.rates.peak_flop_per_s(precision)
+        assert not isinstance(peak, Unknown), "a fit without that peak does not speak for it"
         return measured_machine(
-            fit.rates.gemm_flop_per_s,
+            peak,
             fit.rates.copy_bytes_per_s,
             fit.environment.threads,
             host_runs_ahead=fit.environment.kind == "cuda",

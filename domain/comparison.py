@@ -31,12 +31,17 @@ class Comparison(Record):
 
 
 class Comparisons(Record):
-    """All points of two sessions. Stored as JSON."""
+    """All points of two sessions. Stored as JSON.
+
+    A difference up to `margin` is never called one; points are the SAME where every difference
+    beyond `same_within` can be ruled out at `level`.
+    """
 
     format: Literal[1] = 1
     before: Sentence
     after: Sentence
     margin: float
+    same_within: float
     level: float
     least_runs: PositiveCount
     points: tuple[Comparison, ...]

@@ -22,7 +22,8 @@ from domain.workload import Workload
 
 Status = Literal["ok", "unstable", "oom", "throttled", "contended", "timeout", "failed"]
 RoutingSource = Literal["real-images", "replayed-trace", "forced-distribution", "none"]
-Samples = tuple[Positive, ...]
+# Seconds and joules outside these come from a clock or meter gone mad, and overflow in a sum.
+Samples = tuple[Annotated[float, Field(ge=1e-12, le=1e12)], ...]
 Subject = Annotated[str, Field(pattern=r"^(network|recursion-[1-9][0-9]*)$")]
 _BEFORE_FORMAT_2 = Unknown(reason="records of format 1 did not keep it")
 
@@ -47,10 +48,25 @@ class Environment(Record):
 
 
 class Rates(Record):
-    """What fixed kernels reach on this machine, today: the peaks of a device without data sheet."""
+    """What fixed kernels reach on this machine, today: the peaks of a device without data sheet.
+
+    `gemm_flop_per_s` is of an fp32 product, `gemm_bf16_flop_per_s` of one in bf16.
+    """
 
     gemm_flop_per_s: Positive
     copy_bytes_per_s: Positive
+    gemm_bf16_flop_per_s: Positive | Unknown = Unknown(
+        reason="this session did not measure a bf16 product"
+    )
+
+    def peak_flop_per_s(self, precision: Precision) -> float | Unknown:
+        """What a large product of that precision reaches, in FLOP/s; unknown where none was run."""
+        peaks: dict[Precision, float | Unknown] = {
+            "fp32": self.gemm_flop_per_s,
+            "bf16": self.gemm_bf16_flop_per_s,
+            "amp_bf16": self.gemm_bf16_flop_per_s,
+        }
+        return peaks.get(precision, Unknown(reason=f"no fixed kernel measures {precision}"))
 
 
 class PlannedPoint(Record):
@@ -131,7 +147,8 @@ class Conditions(Record):
 
     `own_cpu_s` is the measuring process with all its threads, `parent_cpu_s` the process that waits
     for it, `others_cpu_s` everything else on the cores that it may use, `steal_s` what the host took
-    away. `suspended_s` is time that the machine slept.
+    away. `beside_cpu_s` is what was used of cores that were left to others where the measuring
+    process was pinned, `suspended_s` time that the machine slept.
     """
 
     wall_s: Positive
@@ -140,6 +157,7 @@ class Conditions(Record):
     others_cpu_s: NonNegative | Unknown
     steal_s: NonNegative | Unknown
     suspended_s: NonNegative | Unknown
+    beside_cpu_s: NonNegative | Unknown = Unknown(reason="other cores were not looked at")
 
 
 class Energy(Record):
@@ -167,7 +185,9 @@ class Measurement(Record):
     `samples_s` are wall seconds per batch of the clean pass, `cpu_samples_s` the thread CPU seconds
     beside them, `host_samples_s` the seconds until the calls returned (on a CPU the same),
     `switches` the involuntary context switches in each, `calibration_s` a fixed kernel interleaved
-    with them, `instrumented_s` the wall seconds of the pass that was split by depth.
+    with them, `instrumented_s` the wall seconds of the pass that was split by depth. `warmup_s[0]` is
+    the cold start as far as a run has one: the first timed pass of the point, in a process that ran
+    the network to check its routing and logits, and may have measured other points before.
 
     Format 2 added the subject, conditions, host seconds, switches, memory levels and energy windows.
     """

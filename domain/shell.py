@@ -3,9 +3,10 @@
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from io import TextIOWrapper
 from pathlib import Path
-from typing import get_args
+from typing import TextIO, get_args
 
 from pydantic import ValidationError
 
@@ -15,6 +16,7 @@ from domain.complaint import (
     STORAGE,
     USAGE,
     Complaint,
+    StorageFailed,
     first_error,
     printable,
 )
@@ -32,19 +34,45 @@ def format_named(name: str) -> Format:
 
 def emit(text: str, output: Path | None) -> None:
     """Text to stdout, or whole to a file; a device or pipe is written to, not replaced."""
-    if output is None:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    elif output.exists() and not output.is_file():
-        output.write_bytes(text.encode())
-    else:
+    if output is not None and (output.is_file() or not output.exists()):
         write_whole(output.resolve(), text.encode())
+        return
+    try:
+        if output is None:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+        else:
+            output.write_bytes(text.encode())
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        if output is None:
+            _let_go(sys.stdout)
+        raise StorageFailed(
+            f"cannot write {output or 'to stdout'} ({len(text.encode())} bytes): {error.strerror}"
+        ) from error
+
+
+def say(text: str) -> None:
+    """A line on stderr for the person, never mixed with data; nobody need be there to read it."""
+    try:
+        sys.stderr.write(printable(text) + "\n")
+        sys.stderr.flush()
+    except OSError:  # a terminal that was closed, a log on a full disk
+        _let_go(sys.stderr)
 
 
 def warn(text: str) -> None:
     """A sentence to stderr that ends nothing; nothing for an empty one."""
     if text:
-        sys.stderr.write(printable(f"warning: {_one_line(text)}\n"))
+        say(f"warning: {_one_line(text)}")
+
+
+def _let_go(stream: TextIO) -> None:
+    """What is left to write to `stream` goes nowhere, or Python would end with status 120."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        stream.flush()
 
 
 def run_shell(command: Callable[[], object]) -> None:
@@ -58,21 +86,21 @@ def run_shell(command: Callable[[], object]) -> None:
     try:
         command()
     except Complaint as complaint:
-        print(printable(f"error: {_one_line(complaint)}"), file=sys.stderr)  # noqa: T201
+        say(f"error: {_one_line(complaint)}")
         sys.exit(complaint.exit_code)
     except ValidationError as error:
-        print(printable(f"error: {first_error(error)}"), file=sys.stderr)  # noqa: T201
+        say(f"error: {_one_line(first_error(error))}")
         sys.exit(USAGE)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)  # noqa: T201
+        say("interrupted")
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
         # The reader has enough; nothing is left to flush into the closed pipe.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _let_go(sys.stdout)
         sys.exit(OK)
     except OSError as error:
-        print(printable(f"error: {error.strerror}: {error.filename or 'output'}"), file=sys.stderr)  # noqa: T201
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        say(f"error: {error.strerror or error}: {error.filename or 'output'}")
+        _let_go(sys.stdout)
         sys.exit(STORAGE)
 
 

@@ -1,7 +1,7 @@
 """Statistics of timings: medians, order statistics and cluster bootstrap, in numpy."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -71,6 +71,21 @@ def relative_spread(samples: ArrayLike) -> float:
     values = np.asarray(samples, dtype=float)
     first, third = np.quantile(values, [0.25, 0.75])
     return float((third - first) / np.median(values))
+
+
+def stage_medians(
+    stages: Mapping[str, Sequence[float]], clean: Sequence[float]
+) -> dict[str, float]:
+    """Median seconds of each stage, scaled so that together they are the median of the clean passes.
+
+    The pass that is split into stages is a little slower; its shares are what it is asked for.
+
+    >>> stage_medians({"a": [1.0], "b": [3.0]}, [2.0])
+    {'a': 0.5, 'b': 1.5}
+    """
+    medians = {stage: median(samples) for stage, samples in stages.items()}
+    scale = median(clean) / math.fsum(medians.values())
+    return {stage: seconds * scale for stage, seconds in medians.items()}
 
 
 def relative_errors(predicted: ArrayLike, seen: ArrayLike) -> NDArray[np.float64]:

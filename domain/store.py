@@ -6,19 +6,21 @@ import fcntl
 import json
 import os
 import tempfile
-import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
 from pydantic import ValidationError
 
+from domain.compact import SUFFIX, expanded, is_compact
 from domain.complaint import CorruptFile, StorageFailed, first_error
 from domain.fit import Fit
+from domain.lines import line_of, valid_prefix
 from domain.measurement import Measurement
 from domain.record import Record
 from domain.routing import RoutingDistribution
+from domain.sealing import SEAL, opened, sealed
 
 RecordType = TypeVar("RecordType", bound=Record)
 
@@ -27,6 +29,10 @@ LARGEST_JOURNAL_BYTES = 512 * 2**20
 LARGEST_TRACE_ROWS = 2_000_000
 MOST_RECURSIONS = 64
 TOKEN_COUNT_NAMES = (b"tokens", b"token_count", b"num_tokens")
+
+JOURNAL = "journal.jsonl"
+COMPACT_JOURNAL = JOURNAL + SUFFIX
+REFERENCE_JOURNAL = JOURNAL
 
 # Measurement format 1: the first. 2: subject, conditions, host seconds, switches, memory levels,
 # energy windows.
@@ -47,41 +53,59 @@ def reference_root() -> Path:
 def write_whole(path: Path, content: bytes) -> None:
     """Replace `path` by `content` at once: a reader sees the old file or the new one.
 
-    Raises StorageFailed; the old file is then untouched.
+    Raises StorageFailed; the old file is then untouched. A kill leaves `.<name>.<letters>`, which
+    nobody has locked any more.
     """
+    failed = f"cannot write {path} ({len(content)} bytes)"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     except OSError as error:
-        raise StorageFailed(f"cannot write {path}: {error.strerror}") from error
+        raise StorageFailed(f"{failed}: {error.strerror}") from error
     try:
         with os.fdopen(handle, "wb") as file:
+            with contextlib.suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
+            Path(name).chmod(0o644)
+            Path(name).replace(path)
         _sync_folder(path.parent)
     except OSError as error:
-        raise StorageFailed(
-            f"cannot write {path} ({len(content)} bytes): {error.strerror}"
-        ) from error
+        raise StorageFailed(f"{failed}: {error.strerror}") from error
     finally:
-        Path(name).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            Path(name).unlink(missing_ok=True)
 
 
 def save(record: Record, path: Path) -> None:
-    """Store one record as readable JSON."""
-    write_whole(path, record.model_dump_json(indent=1).encode() + b"\n")
+    """Store one record as readable JSON, sealed with the checksum of what it says."""
+    write_whole(path, sealed(record.model_dump_json(indent=1)).encode() + b"\n")
 
 
-def load(path: Path, kind: type[RecordType]) -> RecordType:
-    """Read one record. Raises CorruptFile with the field that is wrong."""
+def load(
+    path: Path, kind: type[RecordType], altered: Callable[[str], None] | None = None
+) -> RecordType:
+    """Read one record. Raises CorruptFile with the field that is wrong.
+
+    A file that was altered after `save` is refused too, or `altered` hears of it where people may
+    well edit that kind. One without a seal, written by hand or long ago, is taken as it is.
+    """
     text = read_limited(path, LARGEST_RECORD_BYTES)
     try:
-        return kind.model_validate_json(text)
+        unsealed, is_whole = opened(text)
+        record = kind.model_validate_json(unsealed)
     except ValidationError as error:
         raise CorruptFile(f"{path} is no {kind.__name__}: {first_error(error)}") from error
+    except ValueError as error:
+        raise CorruptFile(f"{path} is no {kind.__name__}: {error}") from error
+    if not is_whole:
+        said = f"{path} was altered after it was written: its {SEAL} does not fit"
+        if altered is None:
+            raise CorruptFile(f"{said}; restore it, or delete that line if the change is yours")
+        altered(said)
+    return record
 
 
 def stored_fits() -> tuple[Fit, ...]:
@@ -103,26 +127,39 @@ def stored_fits() -> tuple[Fit, ...]:
 def newest_journal(asked: Path | None = None) -> Path:
     """The journal at `asked` (a file or its folder), or the newest, or the committed reference."""
     if asked is not None:
-        return asked / "journal.jsonl" if asked.is_dir() else asked
-    here = (results_root() / "measurements").glob("*/journal.jsonl")
-    reference = reference_root() / "journal.jsonl"
-    return max(here, key=lambda path: path.stat().st_mtime, default=reference)
+        return journal_in(asked) if asked.is_dir() else asked
+    here = (results_root() / "measurements").glob(f"*/{JOURNAL}*")
+    journals = [path for path in here if path.name in (JOURNAL, COMPACT_JOURNAL)]
+    return max(journals, key=lambda path: path.stat().st_mtime, default=reference_journal())
+
+
+def journal_in(folder: Path) -> Path:
+    """The journal of a session's folder: as it grew, or compact where only that is there."""
+    compact = folder / COMPACT_JOURNAL
+    return compact if compact.exists() and not (folder / JOURNAL).exists() else folder / JOURNAL
+
+
+def reference_journal() -> Path:
+    """The committed journal that the reference fits and their accuracy are made from."""
+    return reference_root() / REFERENCE_JOURNAL
 
 
 def read_limited(path: Path, most_bytes: int) -> bytes:
     """The whole of a file that must not be larger than `most_bytes`."""
     try:
         with path.open("rb") as file:
-            content = file.read(most_bytes + 1)
+            size = os.fstat(file.fileno()).st_size
+            # What is too large is not read first; a pipe has no size to look at.
+            content = b"" if size > most_bytes else file.read(most_bytes + 1)
     except OSError as error:
         raise CorruptFile(f"cannot read {path}: {error.strerror}") from error
-    if len(content) > most_bytes:
+    if max(size, len(content)) > most_bytes:
         raise CorruptFile(f"{path} is larger than {most_bytes} bytes, the most that is read")
     return content
 
 
 class Journal(Generic[RecordType]):
-    """An append-only file of records of one kind, one JSON line each with its checksum.
+    """An append-only file of records of one kind, one JSON line each: number, checksum, record.
 
     A line counts once it is on the disk (fsync). Opening for writing takes a lock, sets a torn tail
     aside as `<name>.torn` and keeps the valid prefix. Use it in a `with` block.
@@ -143,11 +180,10 @@ class Journal(Generic[RecordType]):
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             self._file.close()
-            raise StorageFailed(
-                f"{self.path} is being written by another run; wait for it or name another journal"
-            ) from error
+            raise StorageFailed(_busy(self.path)) from error
         try:
-            self._set_torn_tail_aside()
+            _sync_folder(self.path.parent)
+            self._lines = self._set_torn_tail_aside()
         except BaseException:
             self._file.close()
             raise
@@ -167,7 +203,7 @@ class Journal(Generic[RecordType]):
         Raises StorageFailed; the journal is then as it was, for half a line would hide all later
         ones.
         """
-        line = _line_of(record)
+        line = line_of(record, self._lines + 1)
         length = os.fstat(self._file.fileno()).st_size
         try:
             if self._file.write(line) != len(line):
@@ -176,11 +212,15 @@ class Journal(Generic[RecordType]):
         except OSError as error:
             with contextlib.suppress(OSError):
                 self._file.truncate(length)
-            raise StorageFailed(f"cannot append to {self.path}: {error.strerror}") from error
+            raise StorageFailed(
+                f"cannot append {len(line)} bytes to {self.path}: {error.strerror}"
+            ) from error
+        self._lines += 1
 
-    def _set_torn_tail_aside(self) -> None:
+    def _set_torn_tail_aside(self) -> int:
         content = read_limited(self.path, LARGEST_JOURNAL_BYTES)
-        valid = sum(length for length, _ in _valid_prefix(content, self.kind))
+        lengths = [length for length, _ in valid_prefix(content, self.kind, self.path)]
+        valid = sum(lengths)
         if valid < len(content):
             self.torn_bytes = len(content) - valid
             aside = self.path.with_name(self.path.name + ".torn")
@@ -188,14 +228,37 @@ class Journal(Generic[RecordType]):
             write_whole(aside, old + content[valid:])
             self._file.truncate(valid)
             os.fsync(self._file.fileno())
+        return len(lengths)
+
+
+def check_free(path: Path) -> None:
+    """Raise StorageFailed where a run writes to the journal at `path` just now."""
+    with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StorageFailed(_busy(path)) from error
+
+
+def _busy(path: Path) -> str:
+    return f"{path} is being written by another run; wait for it or name another journal"
 
 
 def read_journal(path: Path) -> tuple[Measurement, ...]:
     """Every measurement of the valid prefix, in order.
 
-    Raises CorruptFile where the file is absent or holds not one valid record.
+    Raises CorruptFile where the file is absent, holds not one valid record, or one twice.
     """
-    return read_records(path, Measurement)
+    records = read_records(path, Measurement)
+    seen: set[tuple[str, str, int]] = set()
+    for record in records:
+        key = (record.session, record.point, record.run)
+        if key in seen:
+            raise CorruptFile(
+                f"{path} holds run {record.run} of {record.point} twice; remove one of the lines"
+            )
+        seen.add(key)
+    return records
 
 
 def read_records(path: Path, kind: type[RecordType]) -> tuple[RecordType, ...]:
@@ -203,8 +266,7 @@ def read_records(path: Path, kind: type[RecordType]) -> tuple[RecordType, ...]:
 
     Raises CorruptFile where the file is absent or holds not one valid record.
     """
-    content = read_limited(path, LARGEST_JOURNAL_BYTES)
-    records = tuple(record for _, record in _valid_prefix(content, kind))
+    records = records_so_far(path, kind)
     if not records:
         named = {"Measurement": "measurement"}.get(kind.__name__, kind.__name__)
         raise CorruptFile(
@@ -213,45 +275,31 @@ def read_records(path: Path, kind: type[RecordType]) -> tuple[RecordType, ...]:
     return records
 
 
-def unread_tail(path: Path) -> str:
-    """What `read_journal` had to leave out, as a sentence; empty where it read everything."""
-    content = read_limited(path, LARGEST_JOURNAL_BYTES)
-    prefix = list(_valid_prefix(content, Measurement))
+def records_so_far(path: Path, kind: type[RecordType]) -> tuple[RecordType, ...]:
+    """Every record of the valid prefix of a journal, in order; none where its first line is torn.
+
+    Raises CorruptFile where the file is absent, too large, or whole but of another kind.
+    """
+    content, _ = _journal_content(path)
+    return tuple(record for _, record in valid_prefix(content, kind, path))
+
+
+def unread_tail(path: Path, kind: type[Record] = Measurement) -> str:
+    """What `read_records` had to leave out, as a sentence; empty where it read everything."""
+    content, damage = _journal_content(path)
+    prefix = list(valid_prefix(content, kind, path))
+    if damage:
+        return f"{path}: the archive is damaged after line {len(prefix)} ({damage}); what follows was not read"
     left = len(content) - sum(length for length, _ in prefix)
     if not left:
         return ""
     return f"{path}: the last {left} bytes, after line {len(prefix)}, are damaged and were not read"
 
 
-def _line_of(record: Record) -> bytes:
-    body = record.model_dump_json()
-    return f'{{"crc32":{zlib.crc32(body.encode())},"record":{body}}}\n'.encode()
-
-
-def _valid_prefix(content: bytes, kind: type[RecordType]) -> Iterator[tuple[int, RecordType]]:
-    """Length and record of each line, up to the first that is torn or altered."""
-    for line in content.splitlines(keepends=True):
-        record = _record_of(line, kind)
-        if record is None:
-            return
-        yield len(line), record
-
-
-def _record_of(line: bytes, kind: type[RecordType]) -> RecordType | None:
-    if not line.endswith(b"}\n"):
-        return None
-    head, separator, rest = line.partition(b',"record":')
-    body = rest[:-2]
-    try:
-        stated = json.loads(head + b"}")["crc32"] if separator else None
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None
-    if stated != zlib.crc32(body):
-        return None
-    try:
-        return kind.model_validate_json(body)
-    except ValidationError:
-        return None
+def _journal_content(path: Path) -> tuple[bytes, str]:
+    """The lines of a journal, out of its archive where it is one; what is wrong with that."""
+    content = read_limited(path, LARGEST_JOURNAL_BYTES)
+    return expanded(content, LARGEST_JOURNAL_BYTES, path) if is_compact(path) else (content, "")
 
 
 def _sync_folder(folder: Path) -> None:

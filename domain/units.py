@@ -3,7 +3,7 @@
 from decimal import Decimal
 
 KILO, MEGA, GIGA, TERA = 1e3, 1e6, 1e9, 1e12
-MILLI, MICRO = 1e-3, 1e-6
+MILLI, MICRO, NANO = 1e-3, 1e-6, 1e-9
 SECONDS_PER_HOUR = 3600.0
 HOURS_PER_YEAR = 8760.0
 

@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
 from domain.architecture import Architecture
 from domain.record import Executor
 from morvit.executors import Attend, executor_named, together
-from morvit.router import Selection, highest, router_for
+from morvit.router import Ballot, Selection, highest, router_for
 
 TOKEN_DEVIATION = 0.02
 LAYER_SCALE_START = 0.1
@@ -40,6 +40,21 @@ class Output:
     counts: Int[Tensor, "batch recursions"]
     depths: Int[Tensor, "batch tokens"]
     router_logits: Float[Tensor, "batch patches votes"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Route:
+    """What was decided on the way to a recursion, beside the tokens themselves.
+
+    `active` are the tokens that are still in, `depths` the recursions that each entered so far;
+    `counts` and `votes` have one entry for each recursion done. Without a router, no ballot.
+    """
+
+    ballot: Ballot | None
+    active: Bool[Tensor, "batch tokens"]
+    depths: Int[Tensor, "batch tokens"]
+    counts: tuple[Int[Tensor, " batch"], ...] = ()
+    votes: tuple[Float[Tensor, "batch patches"], ...] = ()
 
 
 class Layer(nn.Module):
@@ -144,41 +159,18 @@ class MoRViT(nn.Module):
         as if there were no router, though the router is still asked. `mark` hears the end of every
         stage: prologue, recursion-1 … recursion-R, epilogue.
         """
-        run = executor_named(executor)
         ended = mark or _unheard
         if imposed is not None:
             self._check_imposed(imposed, len(images))
             imposed = imposed.to(images.device)
 
-        state = self._embedded(images)
-        for layer in self.layers_before:
-            state = layer(state, together)
-        prefix = self.architecture.prefix_tokens
-        ballot = self.router.ballot(state[:, prefix:]) if self.router is not None else None
+        state, route = self.begun(images)
         ended("prologue")
 
-        active = torch.ones(state.shape[:2], dtype=torch.bool, device=state.device)
-        depths = torch.zeros(state.shape[:2], dtype=torch.int64, device=state.device)
-        counts, votes = [], []
         for recursion in range(self.architecture.recursions):
-            block = partial(self._block, recursion)
-            if ballot is None:
-                state = block(state, together)
-            else:
-                staying = active[:, prefix:]
-                vote = ballot(recursion, state[:, prefix:], staying)
-                if uniform:
-                    goes_on, gates = staying, torch.ones_like(vote.gates)
-                elif imposed is not None:
-                    wanted = imposed[:, recursion] - prefix
-                    goes_on, gates = highest(vote.gates.detach(), staying, wanted), vote.gates
-                else:
-                    goes_on, gates = vote.goes_on, vote.gates
-                active = functional.pad(goes_on, (prefix, 0), value=True)
-                state = run(block, state, active, functional.pad(gates, (prefix, 0), value=1.0))
-                votes.append(vote.logits)
-            depths = depths + active
-            counts.append(active.sum(dim=1))
+            state, route = self.recurred(
+                recursion, state, route, executor=executor, imposed=imposed, uniform=uniform
+            )
             ended(f"recursion-{recursion + 1}")
 
         for layer in self.layers_after:
@@ -188,13 +180,68 @@ class MoRViT(nn.Module):
         ended("epilogue")
         return Output(
             logits=logits,
-            counts=torch.stack(counts, dim=1),
-            depths=depths,
+            counts=torch.stack(route.counts, dim=1),
+            depths=route.depths,
             router_logits=(
-                torch.stack(votes, dim=-1)
-                if votes
+                torch.stack(route.votes, dim=-1)
+                if route.votes
                 else state.new_zeros(len(images), self.architecture.patches, 0)
             ),
+        )
+
+    def begun(
+        self, images: Float[Tensor, "batch channels rows columns"]
+    ) -> tuple[Float[Tensor, "batch tokens width"], Route]:
+        """The tokens that the first recursion is given, and the route on which all still are."""
+        state = self._embedded(images)
+        for layer in self.layers_before:
+            state = layer(state, together)
+        prefix = self.architecture.prefix_tokens
+        return state, Route(
+            ballot=self.router.ballot(state[:, prefix:]) if self.router is not None else None,
+            active=torch.ones(state.shape[:2], dtype=torch.bool, device=state.device),
+            depths=torch.zeros(state.shape[:2], dtype=torch.int64, device=state.device),
+        )
+
+    def recurred(
+        self,
+        recursion: int,
+        state: Float[Tensor, "batch tokens width"],
+        route: Route,
+        *,
+        executor: Executor = "packed",
+        imposed: Int[Tensor, "batch recursions"] | None = None,
+        uniform: bool = False,
+    ) -> tuple[Float[Tensor, "batch tokens width"], Route]:
+        """The tokens after one recursion (0 is the first), and the route so far.
+
+        Vote, executor and block: all that a recursion is. The options are those of `forward`.
+        """
+        run = executor_named(executor)
+        prefix = self.architecture.prefix_tokens
+        block = partial(self._block, recursion)
+        active, votes = route.active, route.votes
+        if route.ballot is None:
+            state = block(state, together)
+        else:
+            staying = active[:, prefix:]
+            vote = route.ballot(recursion, state[:, prefix:], staying)
+            if uniform:
+                goes_on, gates = staying, torch.ones_like(vote.gates)
+            elif imposed is not None:
+                wanted = imposed[:, recursion] - prefix
+                goes_on, gates = highest(vote.gates.detach(), staying, wanted), vote.gates
+            else:
+                goes_on, gates = vote.goes_on, vote.gates
+            active = functional.pad(goes_on, (prefix, 0), value=True)
+            state = run(block, state, active, functional.pad(gates, (prefix, 0), value=1.0))
+            votes = (*votes, vote.logits)
+        return state, Route(
+            ballot=route.ballot,
+            active=active,
+            depths=route.depths + active,
+            counts=(*route.counts, active.sum(dim=1)),
+            votes=votes,
         )
 
     def _embedded(

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import typer
 
 from domain.shell import run_shell
-from profiler.commands import judging, measuring
+from profiler.commands import comparing, judging, loading, measuring, probing, selftest
 
 # In the order that a newcomer meets them; each with an example for --help.
 COMMANDS: tuple[tuple[Callable[..., None], str], ...] = (
@@ -13,7 +13,13 @@ COMMANDS: tuple[tuple[Callable[..., None], str], ...] = (
     (measuring.plan, "plan --default --write plan.json"),
     (measuring.run, "run --quick --out results/measurements/mine"),
     (measuring.resume, "resume results/measurements/mine"),
+    (comparing.show, "show results/measurements/mine --by depth"),
+    (comparing.compare, "compare results/measurements/before results/measurements/after"),
     (judging.export, "export results/measurements/mine"),
+    (probing.operators, "operators --minutes 3 --precision fp32,bf16"),
+    (probing.largest_batch, "largest-batch --executor masked --limit-bytes 4000000000"),
+    (loading.load, "load --scenario server --latency-ms 50"),
+    (selftest.selftest, "selftest --quick"),
 )
 
 app = typer.Typer(

@@ -4,14 +4,27 @@ import resource
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from domain.units import MICRO, MILLI
+
+if TYPE_CHECKING:
+    import torch
 
 DeviceKind = Literal["cpu", "cuda"]
+# Digits after the point of a second that the clocks know: they count nanoseconds.
+DIGITS = 9
+# Marks of a pass with a dozen recursions; what a CUDA event can tell apart.
+USUAL_MARKS, EVENT_RESOLUTION_S = 16, 0.5 * MICRO
 _THIS_THREAD = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)
 
 
 class Clock(Protocol):
     """Running readings, in seconds from an arbitrary start."""
+
+    def start_s(self) -> float:
+        """Wall time at the start of something, when the device has nothing left to do."""
+        ...
 
     def host_s(self) -> float:
         """Wall time, whatever the device still has to do."""
@@ -32,6 +45,10 @@ class Clock(Protocol):
 
 class RealClock:
     """Monotonic wall time, CPU time and context switches of this thread."""
+
+    def start_s(self) -> float:
+        """Wall time."""
+        return self.host_s()
 
     def host_s(self) -> float:
         """Wall time."""
@@ -73,6 +90,10 @@ class ScriptedClock:
         self._last = 0.0
         self._ahead: float | None = None
 
+    def start_s(self) -> float:
+        """The reading before: in a script no time passes between the laps."""
+        return self._last
+
     def host_s(self) -> float:
         """The reading that comes next, left for `now_s`."""
         if self._ahead is None:
@@ -104,12 +125,25 @@ class Lap:
 
 
 class Laps:
-    """Durations between successive readings: the end of one lap is the start of the next."""
+    """Durations between successive readings: the end of one lap is the start of the next.
+
+    What is done between two laps belongs to the second, unless that is started anew: reading the
+    counters alone takes up to 70 microseconds where a large kernel has emptied the caches. A lap
+    that is started reads the wall last, and one that ends reads it first.
+
+    They are rounded to a nanosecond, for the clocks know no more and a journal holds many.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self.started_s = self._wall = clock.now_s()
         self._cpu, self._switches = clock.cpu_s(), clock.switches()
+
+    def start(self) -> None:
+        """Begin the lap now; what passed since the one before is in none."""
+        clock = self._clock
+        self._cpu, self._switches = clock.cpu_s(), clock.switches()
+        self._wall = clock.start_s()
 
     def lap(self) -> Lap:
         """What passed since the lap before. Raises ValueError for a clock that stood.
@@ -117,12 +151,12 @@ class Laps:
         CPU time that rounds to nothing is a nanosecond, the resolution of the counter.
         """
         clock = self._clock
-        host = clock.host_s()
-        wall, cpu, switches = clock.now_s(), clock.cpu_s(), clock.switches()
+        host, wall = clock.host_s(), clock.now_s()
+        cpu, switches = clock.cpu_s(), clock.switches()
         lap = Lap(
-            wall_s=wall - self._wall,
-            cpu_s=max(cpu - self._cpu, 1e-9),
-            host_s=max(host - self._wall, 1e-9),
+            wall_s=round(wall - self._wall, DIGITS),
+            cpu_s=max(round(cpu - self._cpu, DIGITS), 1e-9),
+            host_s=max(round(host - self._wall, DIGITS), 1e-9),
             switches=switches - self._switches,
         )
         self._wall, self._cpu, self._switches = wall, cpu, switches
@@ -132,7 +166,7 @@ class Laps:
 
     @property
     def elapsed_s(self) -> float:
-        """Seconds from the start to the end of the last lap."""
+        """Seconds from the first start to the last reading."""
         return self._wall - self.started_s
 
 
@@ -170,38 +204,55 @@ class HostStages:
     def read(self) -> dict[str, float]:
         """Seconds by stage, in order."""
         return {
-            stage: end - begin
+            stage: round(end - begin, DIGITS)
             for (_, begin), (stage, end) in zip(self._marks, self._marks[1:], strict=False)
         }
 
 
 class CudaStages:
-    """Stages on a GPU: events on the compute stream, one wait at the end."""
+    """Stages on a GPU: events on the compute stream, one wait at the end.
+
+    The events are made once, before anything is timed, and used again in every pass. torch makes the
+    driver's event at the first `record`, so each is recorded once here.
+    """
 
     def __init__(self, clock: Clock) -> None:
-        import torch
-
-        self._torch = torch
-        self._events: list[tuple[str, torch.cuda.Event]] = []
+        self._events = [self._made() for _ in range(USUAL_MARKS)]
+        self._stages: list[str] = []
+        self._events[-1].synchronize()
 
     def start(self) -> None:
         """Begin the first stage."""
-        self._events = []
+        self._stages = []
         self.mark("")
 
     def mark(self, stage: str) -> None:
         """`stage` has ended, once the stream gets there."""
-        event = self._torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-        event.record()
-        self._events.append((stage, event))
+        place = len(self._stages)
+        if place == len(self._events):
+            self._events.append(self._made())
+        self._events[place].record()
+        self._stages.append(stage)
 
     def read(self) -> dict[str, float]:
-        """Seconds by stage, in order; waits for the last of them."""
-        self._events[-1][1].synchronize()
+        """Seconds by stage, in order; waits for the last of them.
+
+        A stage within the resolution of the events (half a microsecond) is given that.
+        """
+        self._events[len(self._stages) - 1].synchronize()
+        pairs = zip(self._events, self._events[1:], strict=False)
         return {
-            stage: begin.elapsed_time(end) / 1e3
-            for (_, begin), (stage, end) in zip(self._events, self._events[1:], strict=False)
+            stage: max(round(begin.elapsed_time(end) * MILLI, DIGITS), EVENT_RESOLUTION_S)
+            for stage, (begin, end) in zip(self._stages[1:], pairs, strict=False)
         }
+
+    @staticmethod
+    def _made() -> "torch.cuda.Event":
+        import torch
+
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        event.record()
+        return event
 
 
 STAGE_CLOCKS: dict[DeviceKind, Callable[[Clock], StageClock]] = {

@@ -10,7 +10,9 @@ from pathlib import Path
 from domain.record import Unknown
 from domain.store import results_root
 from domain.units import shown
+from profiler.board import driver_facts
 from profiler.environment import usable_bytes, usable_cores
+from profiler.preflight import Fact, machine_facts, torch_facts
 from profiler.presence import Gpus, present_gpus
 from profiler.session import Finding
 from profiler.telemetry import Meter, RaplMeter, nvml_meter
@@ -27,7 +29,7 @@ class Seen:
     cores: int
     threads: int
     load: float
-    steal: float
+    steal: float | Unknown
     memory_bytes: int
     free_bytes: int
     disk_bytes: int
@@ -37,6 +39,7 @@ class Seen:
     gpus: Gpus
     cuda_problem: str
     has_checkpoint: bool
+    facts: tuple[Fact, ...] = ()
 
 
 def findings(seen: Seen) -> tuple[Finding, ...]:
@@ -91,10 +94,13 @@ def _judged(seen: Seen) -> Iterator[Finding]:
         f"{seen.load:.2f} on {seen.cores} cores (mean of the last minute)",
         "stop other work, or wait a minute: contended runs are slower than one thread alone",
     )
+    steal = 0.0 if isinstance(seen.steal, Unknown) else seen.steal
     yield _found(
-        seen.steal <= LARGEST_STEAL,
+        steal <= LARGEST_STEAL,
         "steal",
-        f"{seen.steal:.1%} of CPU time taken by the host",
+        seen.steal.reason
+        if isinstance(seen.steal, Unknown)
+        else f"{steal:.1%} of CPU time taken by the host",
         "use a dedicated host or another hour of the day",
     )
     yield _found(
@@ -115,6 +121,8 @@ def _judged(seen: Seen) -> Iterator[Finding]:
         seen.cuda_problem or seen.gpus.found,
         "install a torch built for this driver; the CPU is measured meanwhile",
     )
+    for fact in seen.facts:
+        yield _found(not fact.cure, fact.subject, fact.found, fact.cure)
 
 
 def _found(good: bool, subject: str, found: str, cure: str, *, fatal: bool = False) -> Finding:
@@ -151,15 +159,26 @@ def looked(threads: int | None = None, root: Path = Path("/")) -> Seen:
         gpus=gpus,
         cuda_problem=f"{gpus.found}, which torch {torch.__version__} cannot use" if blind else "",
         has_checkpoint=SHIPPED.is_file() and card_path(SHIPPED).is_file(),
+        facts=(*machine_facts(root), *torch_facts(), *_boards(gpus)),
     )
 
 
-def _steal(counters: Path, wait_s: float = 0.3) -> float:
-    """Share of CPU time that the host gave to others, over `wait_s`; 0 where it is not said."""
+def _boards(gpus: Gpus) -> Iterator[Fact]:
+    """What the driver says of every GPU, each named where there are several."""
+    for gpu in gpus.present:
+        name = f"GPU {gpu.index} " if len(gpus.present) > 1 else ""
+        for fact in driver_facts(gpu):
+            yield Fact(subject=f"{name}{fact.subject}", found=fact.found, cure=fact.cure)
+
+
+def _steal(counters: Path, wait_s: float = 0.3) -> float | Unknown:
+    """Share of CPU time that the host gave to others, over `wait_s`."""
     first = _ticks(counters)
     time.sleep(wait_s)
     ticks = [now - before for before, now in zip(first, _ticks(counters), strict=False)]
-    return ticks[7] / sum(ticks) if len(ticks) > 7 and sum(ticks) > 0 else 0.0
+    if len(ticks) < 8 or sum(ticks) <= 0:
+        return Unknown(reason=f"{counters} does not say what the host takes")
+    return ticks[7] / sum(ticks)
 
 
 def _ticks(counters: Path) -> list[int]:

@@ -9,7 +9,10 @@ from pathlib import Path
 
 from domain.complaint import Complaint, NoDevice
 from domain.measurement import Environment, Rates
+from domain.record import Unknown
+from profiler.board import lasting_gpu_flags
 from profiler.clock import DeviceKind, finished
+from profiler.preflight import lasting_flags
 from profiler.presence import Choice, Gpus, catalogue_id_of, choose, is_known, present_gpus
 
 # What changes the speed of the same code on the same machine.
@@ -82,11 +85,18 @@ def fingerprint(
     threads: int,
     settings: Mapping[str, str] = os.environ,
     root: Path = Path("/"),
+    cores: int | None = None,
+    affinity: str = "",
+    clocks: str = "",
 ) -> Environment:
-    """The environment of measurements on `choice`; nothing in it changes from minute to minute."""
+    """The environment of measurements on `choice`; nothing in it changes from minute to minute.
+
+    A process that was pinned says how many `cores` it could use before, and its `affinity` now;
+    `clocks` are what those of a GPU are locked to.
+    """
     import torch
 
-    cores = usable_cores(root)
+    cores = cores or usable_cores(root)
     processor, known_flags = _processor(root)
     flags = {
         "processor": processor,
@@ -96,6 +106,9 @@ def fingerprint(
         "governor": _first_line(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
         or "unreadable",
         **{name: settings[name] for name in SETTINGS_THAT_MATTER if name in settings},
+        **({"affinity": affinity} if affinity else {}),
+        **({"clocks": clocks} if clocks else {}),
+        **lasting_flags(root, settings),
     }
     device_id, name, memory = f"cpu-{slug(processor)}-{cores}c", processor, usable_bytes(root)
     if choice.gpu is not None:
@@ -108,6 +121,7 @@ def fingerprint(
             "cuda": str(torch.version.cuda),
             "driver": _driver(),
             "uuid": choice.gpu.uuid,
+            **lasting_gpu_flags(choice.gpu),
         }
     return Environment(
         device_id=device_id,
@@ -124,7 +138,7 @@ def fingerprint(
 
 
 def measured_rates(kind: DeviceKind) -> Rates:
-    """What a large fp32 product and a large copy (bytes read and written) reach, best of several."""
+    """What large products and a large copy (bytes read and written) reach, best of several."""
     import torch
 
     device = torch.device(kind)
@@ -139,7 +153,21 @@ def measured_rates(kind: DeviceKind) -> Rates:
     return Rates(
         gemm_flop_per_s=2 * side**3 / product_s,
         copy_bytes_per_s=2 * source.nbytes / copy_s,
+        gemm_bf16_flop_per_s=_bf16_flop_per_s(kind, side),
     )
+
+
+def _bf16_flop_per_s(kind: DeviceKind, side: int) -> float | Unknown:
+    """What a large product in bf16 reaches; unknown where this torch has none for the device."""
+    import torch
+
+    try:
+        left, right = (torch.randn(side, side, device=kind, dtype=torch.bfloat16) for _ in range(2))
+        product_s = _best_s(kind, lambda: torch.mm(left, right))
+    except RuntimeError as error:
+        said = " ".join(str(error).split())[:200]
+        return Unknown(reason=f"no bf16 product on this device: {said}")
+    return 2 * side**3 / product_s
 
 
 def slug(name: str) -> str:
@@ -162,10 +190,14 @@ def difference(wanted: Environment, came: Environment) -> str:
     return ""
 
 
-def _best_s(kind: DeviceKind, run: Callable[[], object], times: int = 12) -> float:
+def _best_s(
+    kind: DeviceKind, run: Callable[[], object], times: int = 12, most_s: float = 3.0
+) -> float:
     run()
-    best = float("inf")
+    best, until_s = float("inf"), time.perf_counter() + most_s
     for _ in range(times):
+        if best < float("inf") and time.perf_counter() > until_s:
+            break  # a precision without units of its own may take seconds
         finished(kind)
         begin = time.perf_counter()
         run()

@@ -23,7 +23,12 @@ SHIPPED_SOURCE = Source()
 
 
 class Preparation(Record):
-    """First line to a worker: on what it measures; whether the rates are wanted."""
+    """First line to a worker: on what it measures; whether the rates are wanted.
+
+    `locked_clocks` says to what the parent holds a GPU's clocks, empty for as deployed.
+    `memory_limit_bytes` is what the worker may take: of its own data on a CPU, libraries included;
+    of the device on a GPU.
+    """
 
     kind: Literal["cpu", "cuda"]
     gpu_name: str = ""
@@ -31,6 +36,8 @@ class Preparation(Record):
     threads: PositiveCount
     wants_rates: bool = False
     source: Source = SHIPPED_SOURCE
+    memory_limit_bytes: PositiveCount | None = None
+    locked_clocks: str = ""
 
     @property
     def choice(self) -> Choice:
@@ -80,6 +87,7 @@ def failed(task: Task, status: Status, reason: str) -> Measurement:
         session=task.session,
         taken_at=now_utc(),
         workload=workload_of(point, presumed_routing(point, task.seed)),
+        subject=point.subject,
         weights=f"{point.weights}, not run",
         routing_source=point.routing_source,
         environment=task.environment,

@@ -9,21 +9,25 @@ pairs            clean | calibration kernel | split by stage | calibration kerne
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
+from pydantic import Field
 
 from domain.record import NonNegative, Positive, PositiveCount, Record
 from domain.statistics import median
-from profiler.clock import Clock, Lap, Laps, StageClock
+from profiler.clock import DIGITS, Clock, Lap, Laps, StageClock
 
-Mode = Literal["quick", "default", "rigorous"]
+Mode = Literal["quick", "brief", "default", "rigorous"]
 Run = Callable[[], object]
 Marked = Callable[[Callable[[str], None]], object]
 
 
 class Settings(Record):
-    """How hard to measure. `relaxed` says that the minimum counts of the protocol are not asked."""
+    """How hard to measure. `relaxed` says that the minimum counts of the protocol are not asked.
+
+    A point that was contended or throttled is measured again, `retries` times at most.
+    """
 
     mode: Mode
     runs: PositiveCount
@@ -40,6 +44,7 @@ class Settings(Record):
     timeout_s: Positive
     relaxed: bool
     least_sample_s: Positive = 1e-3
+    retries: Annotated[int, Field(ge=0, le=3)] = 3
 
 
 SETTINGS: dict[Mode, Settings] = {
@@ -58,6 +63,26 @@ SETTINGS: dict[Mode, Settings] = {
         energy_s=2.0,
         timeout_s=90.0,
         relaxed=True,
+        retries=1,
+    ),
+    # A large plan in a quarter of an hour, to be measured again on another occasion: about three
+    # seconds a point and run.
+    "brief": Settings(
+        mode="brief",
+        runs=5,
+        least_warmups=6,
+        least_warmup_s=0.3,
+        most_warmup_s=0.5,
+        least_samples=20,
+        least_s=1.0,
+        most_s=1.6,
+        half_width=0.01,
+        least_pairs=8,
+        most_pairs_s=0.6,
+        energy_s=3.0,
+        timeout_s=120.0,
+        relaxed=True,
+        retries=1,
     ),
     "default": Settings(
         mode="default",
@@ -96,7 +121,11 @@ SETTINGS: dict[Mode, Settings] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Warmup:
-    """Seconds of every pass before measuring, the first call first; steady or given up."""
+    """Seconds of every pass before measuring; steady or given up.
+
+    The first is the cold start: what the first timed pass took, whatever had still to be loaded,
+    allocated or chosen.
+    """
 
     samples_s: tuple[float, ...]
     is_steady: bool
@@ -116,10 +145,14 @@ class Timings:
     precision_met: bool = False
 
     def add(self, lap: Lap, passes: int) -> None:
-        """A clean sample of `passes` passes: seconds of one of them."""
-        self.samples_s.append(lap.wall_s / passes)
-        self.cpu_samples_s.append(lap.cpu_s / passes)
-        self.host_samples_s.append(lap.host_s / passes)
+        """A clean sample of `passes` passes: seconds of one of them.
+
+        A mean is kept with one digit more than the clock has.
+        """
+        digits = DIGITS if passes == 1 else DIGITS + 1
+        self.samples_s.append(round(lap.wall_s / passes, digits))
+        self.cpu_samples_s.append(max(round(lap.cpu_s / passes, digits), 1e-10))
+        self.host_samples_s.append(max(round(lap.host_s / passes, digits), 1e-10))
         self.switches.append(lap.switches)
 
 
@@ -150,10 +183,12 @@ def warm_up(run: Run, rotation: int, same: Run, clock: Clock, settings: Settings
     laps = Laps(clock)
     samples: list[float] = []
     while len(samples) < rotation and laps.elapsed_s < settings.most_warmup_s / 2:
+        laps.start()
         run()
         samples.append(laps.lap().wall_s)
     alike: list[float] = []
     while laps.elapsed_s < settings.most_warmup_s or len(alike) < 2:
+        laps.start()
         same()
         alike.append(laps.lap().wall_s)
         window = alike[-settings.least_warmups :]
@@ -199,9 +234,11 @@ def sample(
     timings = Timings()
     laps = Laps(clock)
     while laps.elapsed_s < settings.most_s or not timings.samples_s:
+        laps.start()
         for _ in range(inner):
             run()
         timings.add(laps.lap(), inner)
+        laps.start()
         kernel()
         timings.calibration_s.append(laps.lap().wall_s)
         count = len(timings.samples_s)
@@ -237,11 +274,14 @@ def pairs(
     while len(timings.instrumented_s) < max(rotation, settings.least_pairs):
         if laps.elapsed_s >= settings.most_pairs_s and len(timings.instrumented_s) >= 2:
             break
+        laps.start()
         for _ in range(inner):
             clean()
         timings.add(laps.lap(), inner)
+        laps.start()
         kernel()
         timings.calibration_s.append(laps.lap().wall_s)
+        laps.start()
         stages.start()
         marked(stages.mark)
         timings.instrumented_s.append(laps.lap().wall_s)

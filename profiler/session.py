@@ -7,7 +7,7 @@ for each run      points in an order of its own, drawn from the seed; one worker
 import random
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from shutil import disk_usage
 from types import FrameType, TracebackType
@@ -25,7 +25,7 @@ from domain.complaint import (
 )
 from domain.measurement import Environment, Measurement, MeasuringPlan, PlannedPoint, Rates
 from domain.record import Identifier, Record
-from domain.store import Journal, load, read_journal
+from domain.store import Journal, load, records_so_far
 from profiler.environment import difference
 from profiler.messages import Preparation, Prepared, Task, failed
 from profiler.protocol import SETTINGS, Mode, Settings
@@ -64,6 +64,7 @@ class Session(Record):
     findings: tuple[Finding, ...] = ()
     source_commit: str = "unknown"
     weights_sha256: str = ""
+    images_sha256: str = ""
 
     @property
     def effective(self) -> Settings:
@@ -103,7 +104,9 @@ class Stop:
     def _hear(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and not self.is_asked:
             self.is_asked = True
-            self._say("stopping after this point; Ctrl-C again stops now")
+            # A terminal that is gone, or that is being written to just now, must not stop a write.
+            with suppress(OSError, RuntimeError):
+                self._say("stopping after this point; Ctrl-C again stops now")
             return
         self.is_asked = self.is_now = True
         if self.worker is not None:
@@ -118,14 +121,29 @@ def order_of(plan: MeasuringPlan, run: int, seed: int) -> list[PlannedPoint]:
 
 
 def prepared_worker(
-    preparation: Preparation, command: Sequence[str] = WORKER
+    preparation: Preparation,
+    command: Sequence[str] = WORKER,
+    began: Callable[[Worker], None] = lambda _: None,
 ) -> tuple[Worker, Environment, Rates | None]:
-    """A worker that is ready, and where it is. Raises NoDevice where it cannot measure."""
-    worker = Worker(preparation, command)
+    """A worker that is ready, and where it is. Raises NoDevice where it cannot measure.
+
+    `began` hears of the worker before it is ready, so that it can be ended meanwhile.
+    """
+    try:
+        worker = Worker(preparation, command)
+    except OSError as error:
+        raise NoDevice(f"no worker could be started: {error}") from error
+    began(worker)
     try:
         answer = Prepared.model_validate_json(worker.ask(preparation.model_dump_json(), START_S))
     except (WorkerDied, WorkerLate) as error:
         raise NoDevice(f"no worker could be started: {error}") from error
+    except BaseException as error:  # Ctrl-C, too, leaves no worker behind
+        worker.kill()
+        worker.end()
+        if isinstance(error, ValidationError):
+            raise NoDevice(f"the worker gave no valid answer: {first_error(error)}") from error
+        raise
     if answer.environment is None:
         worker.end()
         raise NoDevice(answer.complaint)
@@ -147,15 +165,37 @@ def check_storage(folder: Path, records: int) -> None:
 
 
 def taken_up(folder: Path) -> tuple[Session, tuple[Measurement, ...]]:
-    """The session in a folder and what was measured so far."""
+    """The session in a folder and what was measured so far.
+
+    Raises CorruptFile where the journal cannot be read or is another session's. A damaged tail does
+    not count; the journal sets it aside when it is opened.
+    """
     head = folder / SESSION
     if not head.exists():
         raise Complaint(f"{folder} has no {SESSION}; name the folder that `run` wrote")
     session = load(head, Session)
-    try:
-        return session, read_journal(folder / JOURNAL)
-    except CorruptFile:
-        return session, ()  # nothing valid yet: the journal keeps the rest aside when opened
+    return session, measured_in(folder / JOURNAL, session)
+
+
+def measured_in(journal: Path, session: Session) -> tuple[Measurement, ...]:
+    """The records of a session's journal, none where there is no journal yet."""
+    if not journal.exists():
+        return ()
+    records = records_so_far(journal, Measurement)
+    left = {
+        (session.id, point.id, run)
+        for point in session.plan.points
+        for run in range(1, session.plan.runs + 1)
+    }
+    for number, record in enumerate(records, start=1):
+        key = (record.session, record.point, record.run)
+        if key not in left:
+            raise CorruptFile(
+                f"{journal}:{number}: run {record.run} of {record.point} in session "
+                f"{record.session} is not planned, or there twice; {SESSION} is of {session.id}"
+            )
+        left.remove(key)
+    return records
 
 
 def measure(
@@ -176,7 +216,7 @@ def measure(
     """
     workers = _Workers(session, stop, command, first_worker)
     with Journal(folder / JOURNAL, Measurement) as journal:
-        records = list(_records_in(folder / JOURNAL))
+        records = list(measured_in(folder / JOURNAL, session))
         done = {(record.point, record.run) for record in records}
         total = session.plan.runs * len(session.plan.points)
         limits = timeout_s or session.effective.timeout_s
@@ -190,7 +230,8 @@ def measure(
                 journal.append(record)
                 records.append(record)
                 report(record, len(records), total)
-    if len(records) == total and not any(record.is_usable for record in records):
+    # A contended record has its numbers, if not to be fitted: the machine failed, not the point.
+    if len(records) == total and not any(record.samples_s for record in records):
         raise AllFailed(f"all {total} measurements failed; the last: {records[-1].reason}")
     return tuple(records)
 
@@ -211,12 +252,16 @@ class _Workers:
         if task.run != self._run:
             self._end()
             self._run = task.run
-        worker = self._stop.worker or self._started()
+        try:
+            worker = self._stop.worker or self._started()
+        except NoDevice as error:
+            if self._stop.is_now:
+                return failed(task, "failed", f"stopped: {error}")
+            raise
         if self._stop.is_now:
             worker.kill()  # the signal came before there was a worker to end
         try:
-            answer = worker.ask(task.model_dump_json(), timeout_s)
-            return Measurement.model_validate_json(answer)
+            record = Measurement.model_validate_json(worker.ask(task.model_dump_json(), timeout_s))
         except ValidationError as error:
             return failed(task, "failed", f"the worker gave no valid record: {first_error(error)}")
         except WorkerLate as error:
@@ -225,6 +270,11 @@ class _Workers:
         except WorkerDied as error:
             self._stop.worker = None
             return failed(task, "oom" if error.is_out_of_memory else "failed", str(error))
+        if not _answers(record, task):
+            return failed(task, "failed", f"the worker measured {_named(record)} instead")
+        if self._session.preparation.kind == "cuda" and record.status in ("failed", "oom"):
+            self._end()  # its CUDA context may be dead, and every later point with it
+        return record
 
     @contextmanager
     def ended(self) -> Iterator[None]:
@@ -234,15 +284,37 @@ class _Workers:
             self._end()
 
     def _started(self) -> Worker:
-        worker, came, _ = prepared_worker(self._session.preparation, self._command)
-        self._stop.worker = worker
+        def began(worker: Worker) -> None:
+            self._stop.worker = worker
+            if self._stop.is_now:
+                worker.kill()
+
+        try:
+            worker, came, _ = self._prepared(began)
+        except NoDevice:
+            self._stop.worker = None
+            raise
         check_same(self._session.environment, came)
         return worker
 
+    def _prepared(
+        self, began: Callable[[Worker], None]
+    ) -> tuple[Worker, Environment, Rates | None]:
+        """A worker that is ready; one that dies on the way is tried again, for the sweep's sake."""
+        try:
+            return prepared_worker(self._session.preparation, self._command, began)
+        except NoDevice as error:
+            if self._stop.is_asked or not isinstance(error.__cause__, WorkerDied):
+                raise
+        return prepared_worker(self._session.preparation, self._command, began)
+
     def _end(self) -> None:
-        worker, self._stop.worker = self._stop.worker, None
+        worker = self._stop.worker
         if worker is not None:
-            worker.end()
+            if self._stop.is_now:
+                worker.kill()
+            worker.end()  # until then a signal can still end it
+        self._stop.worker = None
 
 
 def check_same(wanted: Environment, came: Environment) -> None:
@@ -269,6 +341,27 @@ def _tasks(session: Session, done: set[tuple[str, int]]) -> Iterator[Task]:
                 )
 
 
+def _answers(record: Measurement, task: Task) -> bool:
+    """Whether a record is of what was asked: no other point, run, batch, or network."""
+    asked, ran = task.point, record.workload
+    return (record.point, record.run, record.session, record.subject) == (
+        asked.id,
+        task.run,
+        task.session,
+        asked.subject,
+    ) and (ran.architecture, ran.batch, ran.precision, ran.runtime, ran.executor) == (
+        asked.architecture,
+        asked.batch,
+        asked.precision,
+        asked.runtime,
+        asked.executor,
+    )
+
+
+def _named(record: Measurement) -> str:
+    return f"run {record.run} of {record.point} with batch {record.workload.batch}"
+
+
 def _implied(task: Task, records: Sequence[Measurement]) -> Measurement | None:
     """A batch that is larger than one that had no room has none either."""
     wanted = task.point
@@ -277,6 +370,7 @@ def _implied(task: Task, records: Sequence[Measurement]) -> Measurement | None:
         if (
             record.status == "oom"
             and not record.reason.startswith("implied")
+            and record.subject == wanted.subject
             and ran.batch < wanted.batch
             and (ran.architecture, ran.precision, ran.runtime, ran.executor)
             == (wanted.architecture, wanted.precision, wanted.runtime, wanted.executor)
@@ -284,10 +378,3 @@ def _implied(task: Task, records: Sequence[Measurement]) -> Measurement | None:
             reason = f"implied: {record.point} with batch {ran.batch} had no room"
             return failed(task, "oom", reason)
     return None
-
-
-def _records_in(path: Path) -> tuple[Measurement, ...]:
-    try:
-        return read_journal(path)
-    except CorruptFile:
-        return ()  # opened, locked and cut to its valid prefix just now: it is empty

@@ -1,19 +1,30 @@
 """How a session begins, is taken up again, and what is stored beside its journal at the end."""
 
-import math
 import secrets
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 from domain.complaint import Complaint
 from domain.measurement import MeasuringPlan
-from domain.store import load, results_root, save, write_trace
+from domain.shell import warn
+from domain.store import (
+    COMPACT_JOURNAL,
+    check_free,
+    load,
+    results_root,
+    save,
+    unread_tail,
+    write_trace,
+)
+from profiler.design import COSTS, PRIOR_LOG_SD, log_sds, minutes_up
 from profiler.doctor import findings, looked
 from profiler.environment import choose_device, usable_cores
+from profiler.inputs import check_same_inputs, checked_inputs
 from profiler.messages import Preparation, Source, now_utc
-from profiler.protocol import SETTINGS, Mode
+from profiler.presence import Choice
+from profiler.protocol import SETTINGS, Mode, Settings
 from profiler.session import (
     JOURNAL,
     SESSION,
@@ -24,20 +35,52 @@ from profiler.session import (
     taken_up,
 )
 from profiler.supervisor import Worker
-from profiler.sweep import built_in_plan, estimated_s
+from profiler.sweep import built_in_plan, expected_plan_s, most_plan_s, reference_plan
 
 DECIDED_IMAGES = 12
 TRACED_IMAGES = 4096
 Say = Callable[[str], None]
+Lock = Callable[[Choice], str]
 
 
-def plan_of(mode: Mode, plan_file: Path | None, source: Source) -> MeasuringPlan:
-    """The plan in a file, else the built-in one of that mode, around the source's network."""
+def plan_of(
+    mode: Mode, plan_file: Path | None, source: Source, budget_s: float | None = None
+) -> MeasuringPlan:
+    """The plan in a file, else the built-in one of that mode, around the source's network.
+
+    A budget chooses among the built-in points; of a file, nothing is left out.
+    """
     if plan_file is not None:
-        return load(plan_file, MeasuringPlan)
+        if budget_s is not None:
+            raise Complaint(
+                "--budget chooses among the built-in points; a --plan is measured whole"
+            )
+        return load(plan_file, MeasuringPlan, altered=warn)
     from profiler.source import network_of
 
-    return built_in_plan(mode, network_of(source)[1].architecture)
+    return built_in_plan(mode, network_of(source)[1].architecture, budget_s)
+
+
+def reference_plan_of(mode: Mode) -> MeasuringPlan:
+    """The plan of the committed reference, around the shipped network."""
+    from profiler.source import network_of
+
+    return reference_plan(network_of(Source())[1].architecture, mode)
+
+
+def said_of(plan: MeasuringPlan, mode: Mode) -> Iterator[str]:
+    """How long a plan takes, expected and at most, and which costs it tells from each other."""
+    settings = Settings(**{**dict(SETTINGS[mode]), "runs": plan.runs})
+    expected = minutes_up(expected_plan_s(plan.points, settings))
+    most = minutes_up(most_plan_s(plan.points, settings))
+    yield (
+        f"{len(plan.points)} points, {plan.runs} runs: about {expected} min (rates of one server "
+        f"core assumed), at most about {most} min"
+    )
+    spread = log_sds(plan.points)
+    told = [cost for cost in COSTS if spread[cost] <= PRIOR_LOG_SD / 2]
+    rest = [cost for cost in COSTS if cost not in told]
+    yield f"tells apart: {', '.join(told) or 'nothing'}; hardly: {', '.join(rest) or 'nothing'}"
 
 
 def started(
@@ -45,24 +88,29 @@ def started(
     device: str,
     mode: Mode,
     plan_file: Path | None,
+    budget_s: float | None = None,
     out: Path | None,
     seed: int,
     threads: int | None,
     source: Source,
     say: Say,
+    lock: Lock = lambda _: "",
 ) -> tuple[Session, Path, Worker]:
-    """A new session in its folder, and the worker that already measured the machine's rates."""
+    """A new session in its folder, and the worker that already measured the machine's rates.
+
+    `lock` locks the clocks of the chosen device and says to what, empty for not at all.
+    """
     choice = choose_device(device)
-    plan = plan_of(mode, plan_file, source)
+    plan = plan_of(mode, plan_file, source, budget_s)
     began = datetime.now(UTC)
     id = f"{began:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
     folder = out if out is not None else results_root() / "measurements" / id
-    if (folder / JOURNAL).exists() or (folder / SESSION).exists():
+    if any((folder / name).exists() for name in (JOURNAL, COMPACT_JOURNAL, SESSION)):
         raise Complaint(
             f"{folder} already holds a session; go on with `python -m profiler resume {folder}` or "
             f"name another --out"
         )
-    weights = _checked_inputs(plan, source)
+    weights, images = checked_inputs(plan, source)
     check_storage(folder, plan.runs * len(plan.points))
     found = findings(looked(threads))
     for finding in found:
@@ -75,12 +123,13 @@ def started(
         threads=threads or usable_cores(),
         wants_rates=True,
         source=source,
+        locked_clocks=lock(choice),
     )
     settings = SETTINGS[mode]
     if settings.relaxed:
         say(f"{mode}: minimum counts relaxed; the records say so")
-    minutes = math.ceil(estimated_s(plan, mode) / 60)
-    say(f"{len(plan.points)} points, {plan.runs} runs, at most about {minutes} min")
+    for line in said_of(plan, mode):
+        say(line)
     worker, environment, rates = prepared_worker(preparation)
     assert rates is not None
     session = Session(
@@ -94,8 +143,9 @@ def started(
         environment=environment,
         rates=rates,
         findings=found,
-        source_commit=_source_commit(),
+        source_commit=source_commit(),
         weights_sha256=weights,
+        images_sha256=images,
     )
     try:
         save(session, folder / SESSION)
@@ -105,39 +155,31 @@ def started(
     return session, folder, worker
 
 
-def _checked_inputs(plan: MeasuringPlan, source: Source) -> str:
-    """Checksum of the weights, empty where no point wants any.
-
-    A checkpoint or an image that cannot be read stops the session before it begins.
-    """
-    from profiler.source import network_of, pictures_of
-
-    if source.images:
-        for net in {point.architecture.key(): point.architecture for point in plan.points}.values():
-            pictures_of(source, net.image_size, net.channels)
-    if not source.checkpoint and all(point.weights == "random" for point in plan.points):
-        return ""
-    return network_of(source)[1].weights_sha256
-
-
-def resumed(folder: Path, say: Say) -> tuple[Session, Worker | None]:
+def resumed(
+    folder: Path, say: Say, lock: Callable[[Preparation], object] = lambda _: ""
+) -> tuple[Session, Worker | None]:
     """A session to go on with: the same plan and seed, rates of today.
 
     Raises Complaint in another environment. Without anything left to do there is no worker.
     """
+    if (folder / COMPACT_JOURNAL).exists() and not (folder / JOURNAL).exists():
+        raise Complaint(
+            f"{folder} holds a compact journal, which nothing is added to; start a new session with "
+            f"`python -m profiler run`"
+        )
+    check_free(folder / JOURNAL)  # before a worker starts beside the one that measures there
     session, records = taken_up(folder)
+    if (folder / JOURNAL).exists() and (damage := unread_tail(folder / JOURNAL)):
+        say(f"{damage}; they are kept in {JOURNAL}.torn and measured again")
     left = session.plan.runs * len(session.plan.points) - len(records)
     say(f"{len(records)} measured, {left} left")
     if left == 0:
         return session, None
-    weights = _checked_inputs(session.plan, session.preparation.source)
-    if weights != session.weights_sha256:
-        raise Complaint(
-            f"the checkpoint is another than the one this session began with (sha256 "
-            f"{weights[:16] or 'none'}, was {session.weights_sha256[:16] or 'none'}); start a new "
-            f"session with `python -m profiler run`"
-        )
+    weights, images = checked_inputs(session.plan, session.preparation.source)
+    check_same_inputs("checkpoint", session.weights_sha256, weights)
+    check_same_inputs("image folder", session.images_sha256, images)
     check_storage(folder, left)
+    lock(session.preparation)
     worker, environment, rates = prepared_worker(session.preparation)
     try:
         check_same(session.environment, environment)
@@ -173,7 +215,7 @@ def store_beside(folder: Path, source: Source) -> None:
     save(decided, folder / "decisions.json")
 
 
-def _source_commit() -> str:
+def source_commit() -> str:
     """Commit of this checkout and whether it was changed since; unknown outside one."""
     root = Path(__file__).resolve().parent.parent
     try:

@@ -1,4 +1,4 @@
-"""From a planned point to something that runs: network, batches in rotation, routing."""
+"""From a planned point to something that runs: the network or one of its recursions, on batches."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -14,7 +14,7 @@ from domain.record import Executor, Precision
 from domain.routing import RoutingDistribution
 from morvit.data import normalised
 from morvit.executors import EXECUTORS
-from morvit.model import MoRViT, Output
+from morvit.model import MoRViT, Output, Route
 from profiler.clock import DeviceKind
 from profiler.messages import SHIPPED_SOURCE, Source
 from profiler.routings import forced_counts, rotation_of
@@ -35,7 +35,7 @@ class CannotRun(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """A network and the batches that it is shown in rotation, each with its routing.
+    """The whole network and the batches that it is shown in rotation, each with its routing.
 
     `imposed` holds the counts to force, or None where the router decides; `counts` the tokens of
     each image of the rotation, in order, that enter each recursion.
@@ -49,27 +49,35 @@ class Subject:
     counts: tuple[tuple[int, ...], ...]
     is_uniform: bool
 
-    def run(self, index: int, mark: Callable[[str], None] | None = None) -> Output:
-        """One pass on the batch at `index` of the rotation. Call it under `quietly`."""
-        return self._pass(index, self.point.executor, mark)
+    def run(self, index: int, mark: Callable[[str], None] | None = None) -> Tensor:
+        """One pass on the batch at `index` of the rotation: its logits. Call it under `quietly`."""
+        return self.output(index, mark).logits
 
-    def _pass(
-        self,
-        index: int,
-        executor: Executor,
-        mark: Callable[[str], None] | None = None,
-        imposed: Tensor | None = None,
-    ) -> Output:
+    def output(self, index: int, mark: Callable[[str], None] | None = None) -> Output:
+        """All that a pass of the whole network gives."""
         place = index % len(self.batches)
-        wanted = self.imposed[place] if imposed is None else imposed
         output: Output = self.model(
             self.batches[place],
-            executor=executor,
-            imposed=wanted,
-            uniform=self.is_uniform and wanted is None,
+            executor=self.point.executor,
+            imposed=self.imposed[place],
+            uniform=self.is_uniform,
             mark=mark,
         )
         return output
+
+    def entering(self, index: int, recursion: int) -> tuple[Tensor, Route]:
+        """Tokens and route of a batch as a recursion (0 is the first) finds them in the network."""
+        state, route = self.model.begun(self.batches[index])
+        for earlier in range(recursion):
+            state, route = self.model.recurred(
+                earlier,
+                state,
+                route,
+                executor=self.point.executor,
+                imposed=self.imposed[index],
+                uniform=self.is_uniform,
+            )
+        return state, route
 
     def quietly(self) -> AbstractContextManager[object]:
         """The precision of the point, for passes."""
@@ -81,14 +89,23 @@ class Subject:
         return RoutingDistribution(tokens=self.point.architecture.tokens, counts=self.counts)
 
     @property
+    def stages(self) -> tuple[str, ...]:
+        """The stages of a pass, in order."""
+        recursions = range(1, self.point.architecture.recursions + 1)
+        return "prologue", *(f"recursion-{number}" for number in recursions), "epilogue"
+
+    @property
     def heaviest(self) -> int:
         """The batch of the rotation with the most tokens."""
         size = self.point.batch
         totals = [
-            sum(map(sum, self.counts[first : first + size]))
+            sum(map(self._tokens_of, self.counts[first : first + size]))
             for first in range(0, len(self.counts), size)
         ]
         return totals.index(max(totals))
+
+    def _tokens_of(self, counts: tuple[int, ...]) -> int:
+        return sum(counts)
 
     @torch.no_grad()
     def flop(self, executor: Executor) -> dict[str, float]:
@@ -104,6 +121,61 @@ class Subject:
         return {stage: flop / len(self.batches) for stage, flop in counter.stages.items()}
 
 
+@dataclass(frozen=True, kw_only=True)
+class RecursionAlone(Subject):
+    """One recursion of the network without the rest: vote, executor and block.
+
+    `batches` are the tokens that enter it in the whole network, caught once for each batch, and
+    `routes` what was decided before. Images and other stages take neither time nor memory here; the
+    weights of the whole network stay loaded.
+    """
+
+    recursion: int
+    routes: tuple[Route, ...]
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The one stage."""
+        return (self.point.subject,)
+
+    def run(self, index: int, mark: Callable[[str], None] | None = None) -> Tensor:
+        """One pass on the batch at `index` of the rotation: the tokens that leave the recursion."""
+        place = index % len(self.batches)
+        state, _ = self.model.recurred(
+            self.recursion,
+            self.batches[place],
+            self.routes[place],
+            executor=self.point.executor,
+            imposed=self.imposed[place],
+            uniform=self.is_uniform,
+        )
+        if mark is not None:
+            mark(self.point.subject)
+        return state
+
+    @torch.no_grad()
+    def flop(self, executor: Executor) -> dict[str, float]:
+        """FLOPs that `executor` asks for in this stage, for one batch (mean of the rotation)."""
+        counter = WorkCounter()
+        device = self.batches[0].device
+        counts = torch.split(torch.tensor(self.counts, device=device), self.point.batch)
+        is_routed = self.point.architecture.is_routed
+        with counter:
+            for state, route, imposed in zip(self.batches, self.routes, counts, strict=True):
+                self.model.recurred(
+                    self.recursion,
+                    state,
+                    route,
+                    executor=executor,
+                    imposed=imposed if is_routed else None,
+                )
+        counter.mark(self.point.subject)
+        return {stage: flop / len(self.batches) for stage, flop in counter.stages.items()}
+
+    def _tokens_of(self, counts: tuple[int, ...]) -> int:
+        return counts[self.recursion]
+
+
 def subject_of(
     point: PlannedPoint,
     kind: DeviceKind,
@@ -111,15 +183,39 @@ def subject_of(
     source: Source = SHIPPED_SOURCE,
 ) -> Subject:
     """The point, ready to run. Raises CannotRun where this profiler has no way to."""
+    whole = _network_of(point, kind, seed, source)
+    if point.subject == "network":
+        return whole
+    return _alone(whole, int(point.subject.removeprefix("recursion-")) - 1)
+
+
+@torch.inference_mode()
+def _alone(whole: Subject, recursion: int) -> RecursionAlone:
+    """A recursion with what enters it, as the whole network hands it over."""
+    with whole.quietly():
+        caught = [whole.entering(index, recursion) for index in range(len(whole.batches))]
+    states, routes = zip(*caught, strict=True)
+    return RecursionAlone(
+        **{
+            **vars(whole),
+            "weights": f"{whole.weights}; {whole.point.subject} alone",
+            "batches": states,
+            "recursion": recursion,
+            "routes": routes,
+        }
+    )
+
+
+def _network_of(point: PlannedPoint, kind: DeviceKind, seed: int, source: Source) -> Subject:
     _refuse_what_is_not_run(point, kind)
     device = torch.device(kind)
-    _set_tf32(point.precision == "tf32")
+    allow_tf32(point.precision == "tf32")
     model, weights = _network(point, seed, source)
     # A copy: `to` changes a network in place, and the next point wants the checkpoint's own weights.
-    model = deepcopy(model).to(device=device, dtype=_dtype(point.precision)).eval()
+    model = deepcopy(model).to(device=device, dtype=dtype_of(point.precision)).eval()
     rotation = rotation_of(point.batch)
     images, origin = _images(point, rotation * point.batch, seed, source)
-    images = images.to(device=device, dtype=_dtype(point.precision))
+    images = images.to(device=device, dtype=dtype_of(point.precision))
     batches = torch.split(images, point.batch)
     network = point.architecture
     imposed: tuple[Tensor | None, ...] = (None,) * rotation
@@ -149,7 +245,7 @@ def _counts_seen(subject: Subject, batches: int) -> tuple[tuple[int, ...], ...]:
     seen = []
     with subject.quietly():
         for index in range(batches):
-            output = subject.run(index)
+            output = subject.output(index)
             if not bool(output.logits.isfinite().all()):
                 raise CannotRun("the network gives logits that are not numbers")
             seen.append(output.counts.cpu())
@@ -204,7 +300,8 @@ def _images(point: PlannedPoint, count: int, seed: int, source: Source) -> tuple
     return chosen.contiguous(), ", ".join(said)
 
 
-def _dtype(precision: Precision) -> torch.dtype:
+def dtype_of(precision: Precision) -> torch.dtype:
+    """What weights and inputs are stored in; autocast keeps them in fp32."""
     return HALF[precision] if precision in ("fp16", "bf16") else torch.float32
 
 
@@ -214,6 +311,7 @@ def _autocast(precision: Precision, kind: str) -> AbstractContextManager[object]
     return nullcontext()
 
 
-def _set_tf32(allowed: bool) -> None:
+def allow_tf32(allowed: bool) -> None:
+    """Whether fp32 products of a GPU may be rounded to tf32."""
     torch.backends.cuda.matmul.allow_tf32 = allowed
     torch.backends.cudnn.allow_tf32 = allowed

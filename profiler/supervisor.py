@@ -14,6 +14,7 @@ from pathlib import Path
 from profiler.messages import Preparation
 
 WORKER = (sys.executable, "-m", "profiler.worker")
+PARENT_VARIABLE = "MORSIZER_PARENT"
 START_S = 180.0
 MERCY_S = 10.0
 
@@ -36,9 +37,15 @@ class Worker:
     Its standard error goes to a file, whose last line says why it died.
     """
 
-    def __init__(self, preparation: Preparation, command: Sequence[str] = WORKER) -> None:
+    def __init__(
+        self,
+        preparation: Preparation,
+        command: Sequence[str] = WORKER,
+        oom_counters: Path = Path("/proc/vmstat"),
+    ) -> None:
         self._complaints = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the worker
-        self._kills_before = _oom_kills()
+        self._oom_counters = oom_counters
+        self._kills_before = _oom_kills(oom_counters)
         self._answers = b""
         self._process = subprocess.Popen(  # noqa: S603 - our own module
             command,
@@ -95,7 +102,7 @@ class Worker:
                 raise self._died()
             self._answers += came
         answer, _, self._answers = self._answers.partition(b"\n")
-        return answer.decode()
+        return answer.decode(errors="replace")
 
     def _died(self) -> WorkerDied:
         try:
@@ -103,9 +110,10 @@ class Worker:
         except subprocess.TimeoutExpired:
             self._force()
         code = self._process.returncode
-        how = f"signal {signal.Signals(-code).name}" if code and code < 0 else f"exit status {code}"
+        how = f"signal {_signal_named(-code)}" if code < 0 else f"exit status {code}"
         last = self._last_complaint()
-        is_oom = code == -signal.SIGKILL and _oom_kills() > self._kills_before
+        kills = _oom_kills(self._oom_counters)
+        is_oom = code == -signal.SIGKILL and kills > self._kills_before
         why = "the kernel killed the worker for memory" if is_oom else f"the worker died: {how}"
         self._close()
         return WorkerDied(f"{why}; {last}" if last else why, is_out_of_memory=is_oom)
@@ -140,6 +148,8 @@ def worker_environment(ours: Mapping[str, str], preparation: Preparation) -> dic
         "OMP_NUM_THREADS": threads,
         "MKL_NUM_THREADS": threads,
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+        # A parent may die before its worker can ask who that was.
+        PARENT_VARIABLE: str(os.getpid()),
         "PYTHONPATH": os.pathsep.join(paths),
     }
     if preparation.gpu_uuid:
@@ -147,7 +157,13 @@ def worker_environment(ours: Mapping[str, str], preparation: Preparation) -> dic
     return variables
 
 
-def _oom_kills(counters: Path = Path("/proc/vmstat")) -> int:
+def _signal_named(number: int) -> str:
+    with suppress(ValueError):
+        return signal.Signals(number).name
+    return str(number)
+
+
+def _oom_kills(counters: Path) -> int:
     """Processes that the kernel has killed for memory since it started; 0 where it does not say."""
     with suppress(OSError, ValueError):
         for line in counters.read_text().splitlines():

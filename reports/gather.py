@@ -16,7 +16,7 @@ from reports.contents import Absent, Found, ReportContents
 Value = TypeVar("Value")
 RecordType = TypeVar("RecordType", bound=Record)
 
-JOURNAL, DECISIONS, ROUTING = "journal.jsonl", "decisions.json", "routing.parquet"
+JOURNAL, DECISIONS, ROUTING = store.JOURNAL, "decisions.json", "routing.parquet"
 SESSIONS = f"measurements/*/{JOURNAL}"
 VALIDATION, REFERENCE_VALIDATION = "predictions/validation_pairs.json", "validation_pairs.json"
 FITS, REFERENCE_FITS = "fits/*.json", "fits/machine-*.json"
@@ -34,9 +34,9 @@ def contents_of(session: Path | None, made_at: str) -> ReportContents:
     """
     journal: Path | None
     if session is None:
-        journal = _newest(SESSIONS, JOURNAL)
+        journal = _newest(SESSIONS, store.REFERENCE_JOURNAL)
     else:
-        journal = session / JOURNAL
+        journal = store.journal_in(session)
         if not journal.is_file():
             known = [path.parent.name for path in store.results_root().glob(SESSIONS)]
             raise Complaint(

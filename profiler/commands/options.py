@@ -1,30 +1,45 @@
 """Options that several commands share, and the line on stderr that all of them speak through."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from domain.complaint import Complaint, printable
+from domain.complaint import Complaint
 
 if TYPE_CHECKING:
     from profiler.protocol import Mode
 
-Quick = Annotated[bool, typer.Option("--quick", help="Minutes: a dozen points, 3 runs.")]
-Default = Annotated[bool, typer.Option("--default", help="An hour or two: 40 points, 5 runs.")]
-Rigorous = Annotated[bool, typer.Option("--rigorous", help="A day: 58 points, 10 runs.")]
+Quick = Annotated[bool, typer.Option("--quick", help="Minutes: 13 points, 3 runs.")]
+Brief = Annotated[
+    bool, typer.Option("--brief", help="Ten minutes: 37 points, 5 short runs; large plans.")
+]
+Default = Annotated[bool, typer.Option("--default", help="An hour or two: 37 points, 5 runs.")]
+Rigorous = Annotated[bool, typer.Option("--rigorous", help="A day: 53 points, 10 runs.")]
+Budget = Annotated[
+    float | None,
+    typer.Option(
+        "--budget",
+        min=0.1,
+        max=1e5,
+        help="Minutes: the most telling built-in points that fit, at the mode's settings.",
+    ),
+]
 PlanFile = Annotated[Path | None, typer.Option("--plan", help="A MeasuringPlan as JSON.")]
 Shape = Annotated[str, typer.Option("--format", help="table, json, csv or md")]
 
 
-def mode_of(quick: bool, default: bool, rigorous: bool) -> "Mode":
-    """The one mode that was asked for; quick where none was."""
-    if quick + default + rigorous > 1:
-        raise Complaint("wanted one of --quick, --default and --rigorous, got several")
-    return "rigorous" if rigorous else "default" if default else "quick"
-
-
-def say(text: str) -> None:
-    """A line for the person, never mixed with data."""
-    sys.stderr.write(printable(text) + "\n")
+def mode_of(
+    quick: bool, brief: bool, default: bool, rigorous: bool, otherwise: "Mode" = "quick"
+) -> "Mode":
+    """The one mode that was asked for; `otherwise` where none was."""
+    asked: dict[Mode, bool] = {
+        "quick": quick,
+        "brief": brief,
+        "default": default,
+        "rigorous": rigorous,
+    }
+    chosen = [mode for mode, is_asked in asked.items() if is_asked]
+    if len(chosen) > 1:
+        raise Complaint("wanted one of --quick, --brief, --default and --rigorous, got several")
+    return chosen[0] if chosen else otherwise

@@ -18,7 +18,7 @@ LAW = {
     "elementwise_efficiency": 1.2,
     "call_s": 8e-6,
 }
-RATES = Rates(gemm_flop_per_s=1e11, copy_bytes_per_s=2e10)
+RATES = Rates(gemm_flop_per_s=1e11, copy_bytes_per_s=2e10, gemm_bf16_flop_per_s=3e11)
 ENVIRONMENT = Environment(
     device_id="cpu-toy-2c",
     device_name="Toy CPU",
@@ -33,19 +33,31 @@ ENVIRONMENT = Environment(
 NONE = Unknown(reason="a toy has no meter")
 
 
-def workload(width=64, image_size=28, batch=4, executor="packed", survival=(1.0, 0.6, 0.3)):
+def workload(
+    width=64,
+    image_size=28,
+    batch=4,
+    executor="packed",
+    survival=(1.0, 0.6, 0.3),
+    precision="fp32",
+):
     net = Architecture(
         name=f"toy-w{width}", image_size=image_size, patch_size=4, channels=1, classes=10,
         width=width, heads=4, mlp_width=4 * width, layers_before=1, shared_layers=2,
         recursions=len(survival), layers_after=1,
     )  # fmt: skip
     routing = RoutingDistribution.from_survival(survival, net.tokens)
-    return Workload(architecture=net, batch=batch, executor=executor, routing=routing)
+    return Workload(
+        architecture=net, batch=batch, precision=precision, executor=executor, routing=routing
+    )
 
 
-def measured(work, run=1, noise=0.0, status="ok", environment=ENVIRONMENT):
+def measured(
+    work, run=1, noise=0.0, status="ok", environment=ENVIRONMENT, subject="network", rates=RATES
+):
     """What the toy machine takes for `work`, with log-normal noise from its own seed."""
-    machine = measured_machine(RATES.gemm_flop_per_s, RATES.copy_bytes_per_s, environment.threads)
+    peak = RATES.peak_flop_per_s(work.precision)
+    machine = measured_machine(peak, RATES.copy_bytes_per_s, environment.threads)
     groups = groups_of(work, host_runs_ahead=False)
     law = group_s(Work.of(groups), MachineRates.of([machine] * len(groups)), LAW)
     random = np.random.default_rng([run, work.batch, work.architecture.width])
@@ -54,15 +66,16 @@ def measured(work, run=1, noise=0.0, status="ok", environment=ENVIRONMENT):
     is_usable = status in ("ok", "unstable")
     return Measurement(
         point=f"p-{work.architecture.name}-{work.architecture.image_size}-b{work.batch}"
-        f"-{work.executor}",
+        f"-{work.executor}-{work.precision}",
         run=run,
         session="toy",
         taken_at="2026-11-23T12:00:00Z",
         workload=work,
+        subject=subject,
         weights="random, seed 0",
         routing_source="forced-distribution",
         environment=environment,
-        rates=RATES,
+        rates=rates,
         status=status,
         reason="" if status == "ok" else "a toy reason",
         samples_s=tuple(samples) if is_usable else (),
@@ -83,9 +96,14 @@ def measured(work, run=1, noise=0.0, status="ok", environment=ENVIRONMENT):
     )
 
 
-def journal_of(noise=0.0, runs=3):
+def journal_of(noise=0.0, runs=3, precision="fp32", rates=RATES):
     return [
-        measured(workload(width, image_size, batch, executor), run, noise)
+        measured(
+            workload(width, image_size, batch, executor, precision=precision),
+            run,
+            noise,
+            rates=rates,
+        )
         for run in range(1, runs + 1)
         for width in (64, 128, 256)
         for image_size, batch in ((28, 1), (28, 16), (56, 4))

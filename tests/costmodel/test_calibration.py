@@ -8,11 +8,18 @@ import sys
 import numpy as np
 import pytest
 
-from costmodel.accuracy import machine_pairs, noise_floor, summary_of
+from costmodel.accuracy import (
+    machine_pairs,
+    noise_floor,
+    occasion_gap,
+    occasion_pairs,
+    summary_of,
+)
 from costmodel.calibration import (
     TooFewPoints,
     class_of_machine,
     fit_machine,
+    fit_machines,
     noise_log_sd,
     stage_s,
     usable_points,
@@ -22,7 +29,8 @@ from costmodel.calibration import (
 from costmodel.published import fits_of_published
 from costmodel.transfer import device_of, forecast
 from domain.catalogue import devices, published
-from domain.measurement import Environment, Measurement
+from domain.compact import compacted
+from domain.measurement import Environment, Measurement, Rates
 from domain.store import Journal
 from tests.costmodel.machines import ENVIRONMENT, journal_of, measured, workload
 
@@ -118,6 +126,61 @@ def test_one_measured_cpu_speaks_for_others_with_an_assumed_spread():
     assert wide > narrow
 
 
+def test_each_precision_has_a_fit_of_its_own_and_predicts_with_its_own_peak():
+    fits, left_out = fit_machines([*journal_of(precision="bf16"), *journal_of()], "test")
+    assert [fit.precisions for fit in fits] == [("fp32",), ("bf16",)]
+    assert len({fit.name for fit in fits}) == 2
+    assert left_out == ()
+    for precision in ("fp32", "bf16"):
+        asked = workload(192, 28, 8, precision=precision)
+        for order in (fits, fits[::-1]):
+            answer = forecast(asked, device_of(order[0]), order)
+            assert answer.tier == "calibrated"
+            assert answer.latency_s.value == pytest.approx(whole_s([measured(asked)]), rel=0.03)
+            assert not any("not among the fitted" in said for said in answer.assumptions)
+
+
+def test_a_precision_whose_peak_was_not_measured_is_left_out_and_said():
+    without = Rates(gemm_flop_per_s=1e11, copy_bytes_per_s=2e10)
+    half = journal_of(precision="bf16", rates=without)
+    fits, left_out = fit_machines([*journal_of(rates=without), *half], "test")
+    assert [fit.precisions for fit in fits] == [("fp32",)]
+    assert "bf16 was not fitted: bf16 points were measured without the bf16 peak" in left_out[0]
+    with pytest.raises(TooFewPoints, match="bf16 peak"):
+        fit_machines(half, "test")
+    refusal = forecast(workload(precision="bf16"), device_of(fits[0]), fits)
+    assert "no dense peak for bf16" in refusal.reason
+
+
+def test_a_fit_of_one_precision_does_not_speak_for_another():
+    (only,), _ = fit_machines(journal_of(), "test")
+    refusal = forecast(workload(precision="bf16"), device_of(only), [only])
+    assert "no fit for runtime eager at bf16" in refusal.reason
+
+
+def test_a_recursion_measured_alone_is_no_point_of_the_network():
+    alone = [measured(workload(width), subject="recursion-2") for width in (64, 128)]
+    assert usable_points([*journal_of(), *alone]).keys() == usable_points(journal_of()).keys()
+    with pytest.raises(TooFewPoints, match="no measurement"):
+        usable_points(alone)
+
+
+def test_another_occasion_is_predicted_by_fits_that_saw_neither_it_nor_the_point():
+    points = usable_points(journal_of(noise=0.02))
+    pairs = machine_pairs(points)
+    later = {name: [_slower(run) for run in runs] for name, runs in points.items()}
+    repeated = occasion_pairs(pairs, later)
+    assert {pair.split for pair in repeated} == {"another-occasion"}
+    assert len(repeated) == len(points)
+    for pair in repeated:
+        assert pair.measured == pytest.approx(10 * whole_s(points[pair.point]))
+        assert pair.predicted in [each.predicted for each in pairs if each.point == pair.point]
+    # Ten times slower is |1 − 10| over the mean of both.
+    assert occasion_gap(points, later) == pytest.approx(9 / 5.5)
+    assert occasion_gap(points, points) == 0.0
+    assert occasion_gap(points, {}) is None
+
+
 def test_published_rows_give_a_fit_for_each_device_and_class():
     rows = [row for row in published() if row.runtime == "eager"][::10]
     fits = fits_of_published(rows, devices(), "test")
@@ -149,6 +212,57 @@ def test_the_commands_go_from_journal_to_fit_to_accuracy(tmp_path):
     answered = command("predict", "--device", "cpu", "--format", "json", results=tmp_path)
     assert answered.returncode == 0, answered.stderr
     assert json.loads(answered.stdout)[0]["tier"] == "calibrated"
+
+
+def store_journal(path, measurements):
+    with Journal(path, Measurement) as journal:
+        for measurement in measurements:
+            journal.append(measurement)
+    return path
+
+
+def test_a_compact_journal_of_two_precisions_is_fitted_and_judged_on_another_occasion(tmp_path):
+    both = [*journal_of(noise=0.02), *journal_of(noise=0.02, precision="bf16")]
+    first = store_journal(tmp_path / "a" / "journal.jsonl", both)
+    compact = first.with_name("journal.jsonl.xz")
+    compact.write_bytes(compacted(first.read_bytes()))
+    first.unlink()
+    again = store_journal(
+        tmp_path / "b.jsonl",
+        [measured(each.workload, each.run + 5, noise=0.02) for each in both],
+    )
+    fitted = command("fit", "--journal", str(first.parent), results=tmp_path)
+    assert fitted.returncode == 0, fitted.stderr
+    names = sorted(path.name for path in (tmp_path / "fits").glob("*.json"))
+    assert names == ["machine-cpu-toy-2c-eager-bf16.json", "machine-cpu-toy-2c-eager.json"]
+    asked = ("--device", "cpu", "--precision", "bf16", "--format", "json")
+    answered = command("predict", *asked, results=tmp_path)
+    assert json.loads(answered.stdout)[0]["tier"] == "calibrated", answered.stderr
+    judged = command(
+        "validate", "--journal", str(compact), "--again", str(again), "--own", "--format", "json",
+        results=tmp_path,
+    )  # fmt: skip
+    assert judged.returncode == 0, judged.stderr
+    rows = {(row["split"], row["quantity"]): row for row in json.loads(judged.stdout)}
+    for split in ("leave-one-point-out", "another-occasion"):
+        for suffix in ("", "-bf16"):
+            assert 0 < rows[split + suffix, "latency"]["median_abs_error"] < 0.2
+            assert rows[split + suffix, "latency"]["noise_floor"] > 0
+
+
+def test_another_occasion_must_be_of_the_same_machine_and_plan(tmp_path):
+    here = store_journal(tmp_path / "a.jsonl", journal_of(runs=1))
+    other = Environment(**{**dict(ENVIRONMENT), "threads": 1})
+    for name, strange, said in (
+        ("threads", [measured(workload(), environment=other)], "same environment"),
+        ("points", [measured(workload(96))], "shares no point"),
+    ):
+        path = store_journal(tmp_path / f"{name}.jsonl", strange)
+        done = command(
+            "validate", "--journal", str(here), "--again", str(path), "--own", results=tmp_path
+        )
+        assert (done.returncode, done.stdout) == (2, ""), done.stderr
+        assert said in done.stderr
 
 
 def test_a_journal_damaged_in_the_middle_is_fitted_up_to_there_and_said(tmp_path):

@@ -1,9 +1,12 @@
 import errno
+import json
 import os
 import resource
 import subprocess
 import sys
 import tempfile
+import tracemalloc
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,9 +17,20 @@ from hypothesis import strategies as st
 
 from domain import store
 from domain.complaint import CorruptFile, StorageFailed
+from domain.lines import body_of
 from domain.measurement import Measurement
 from domain.routing import RoutingDistribution
-from domain.store import Journal, load, read_journal, read_trace, save, write_trace, write_whole
+from domain.store import (
+    Journal,
+    check_free,
+    load,
+    read_journal,
+    read_trace,
+    save,
+    unread_tail,
+    write_trace,
+    write_whole,
+)
 from tests.domain.strategies import measurements, routings, toy_measurement
 
 
@@ -51,7 +65,7 @@ def test_what_is_saved_is_what_is_loaded(measurement):
         assert load(here / "m.json", Measurement) == measurement
 
 
-@given(st.lists(measurements, min_size=1, max_size=3))
+@given(st.lists(measurements, min_size=1, max_size=3, unique_by=lambda each: each.run))
 def test_what_is_appended_is_what_is_read(records):
     with folder() as here:
         journal_of(here / "j.jsonl", *records)
@@ -96,12 +110,12 @@ def test_torn_tails_gather_and_none_is_lost(tmp_path):
 
 def test_no_flipped_bit_of_a_line_is_accepted(tmp_path):
     line = journal_of(tmp_path / "j.jsonl", toy_measurement())
-    assert store._record_of(line, Measurement) == toy_measurement()
+    assert body_of(line, 1) == toy_measurement().model_dump_json().encode()
     for place in range(len(line)):
         for bit in range(8):
             flipped = bytearray(line)
             flipped[place] ^= 1 << bit
-            assert store._record_of(bytes(flipped), Measurement) is None, (place, bit)
+            assert body_of(bytes(flipped), 1) is None, (place, bit)
 
 
 def test_a_damaged_line_ends_the_valid_prefix(tmp_path):
@@ -109,6 +123,46 @@ def test_a_damaged_line_ends_the_valid_prefix(tmp_path):
     whole = journal_of(path, *map(toy_measurement, (1, 2, 3)))
     path.write_bytes(whole.replace(b'"run":2', b'"run":4'))
     assert [each.run for each in read_journal(path)] == [1]
+
+
+def test_lines_that_are_swapped_doubled_or_gone_end_the_valid_prefix(tmp_path):
+    path = tmp_path / "j.jsonl"
+    one, two, three = journal_of(path, *map(toy_measurement, (1, 2, 3))).splitlines(keepends=True)
+    for lines, runs in (
+        ((one, three, two), [1]),
+        ((one, one, two, three), [1]),
+        ((one, three), [1]),
+        ((one, two), [1, 2]),
+    ):
+        path.write_bytes(b"".join(lines))
+        assert [each.run for each in read_journal(path)] == runs
+        assert bool(unread_tail(path)) == (len(lines) > len(runs))
+
+
+def test_the_lines_of_an_older_journal_bear_no_number_and_are_read(tmp_path):
+    path = tmp_path / "j.jsonl"
+    old = journal_of(path, toy_measurement(1)).replace(b'"line":1,', b"")
+    path.write_bytes(old)
+    whole = journal_of(path, toy_measurement(2))
+    assert whole.startswith(old)
+    assert [each.run for each in read_journal(path)] == [1, 2]
+    path.write_bytes(old + old)
+    with pytest.raises(CorruptFile, match="holds run 1 of toy twice"):
+        read_journal(path)
+
+
+def test_a_whole_line_of_a_later_format_is_refused_and_never_cut_off(tmp_path):
+    path = tmp_path / "j.jsonl"
+    journal_of(path, toy_measurement(1))
+    body = toy_measurement(2).model_dump_json().replace('"format":2', '"format":99')
+    line = f'{{"line":2,"crc32":{zlib.crc32(body.encode())},"record":{body}}}\n'.encode()
+    path.write_bytes(path.read_bytes() + line)
+    whole = path.read_bytes()
+    with pytest.raises(CorruptFile, match=r"j\.jsonl:2: no Measurement .* format"):
+        read_journal(path)
+    with pytest.raises(CorruptFile, match="format"), Journal(path, Measurement):
+        pass
+    assert path.read_bytes() == whole
 
 
 @given(st.binary(max_size=200))
@@ -196,6 +250,8 @@ def test_a_journal_on_a_full_disk_keeps_what_it_had_and_goes_on_when_there_is_ro
         b"\xff\xfe",
         b"[" * 100_000,
         b'{"format":2}',
+        b'{"run":1,"run":2}',
+        b'{"seed":1e999}',
         toy_measurement().model_dump_json().replace('"batch":1', '"batch":"1"').encode(),
         toy_measurement().model_dump_json().replace("0.5", "NaN").encode(),
         toy_measurement().model_dump_json().replace('"run":1', '"run":1,"extra":1').encode(),
@@ -215,6 +271,60 @@ def test_an_absent_and_an_oversized_file_are_refused(tmp_path, monkeypatch):
     save(toy_measurement(), tmp_path / "m.json")
     with pytest.raises(CorruptFile, match="larger than 10 bytes"):
         load(tmp_path / "m.json", Measurement)
+
+
+def test_a_file_that_is_too_large_is_not_read_first(tmp_path):
+    path = tmp_path / "j.jsonl"
+    with path.open("wb") as file:
+        file.truncate(2 * 2**30)
+    tracemalloc.start()
+    with pytest.raises(CorruptFile, match="larger than 536870912 bytes"):
+        read_journal(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2**20
+
+
+def test_no_flipped_bit_of_a_saved_record_is_accepted_with_another_meaning(tmp_path):
+    path = tmp_path / "m.json"
+    save(toy_measurement(), path)
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        flipped = bytearray(whole)
+        flipped[place] ^= 1 << place % 7
+        path.write_bytes(flipped)
+        try:
+            assert load(path, Measurement) == toy_measurement()
+        except CorruptFile:
+            continue
+
+
+def test_an_altered_file_is_refused_unless_people_edit_that_kind(tmp_path):
+    path = tmp_path / "m.json"
+    save(toy_measurement(), path)
+    path.write_text(path.read_text().replace('"run": 1', '"run": 2'))
+    with pytest.raises(CorruptFile, match=f"{store.SEAL} does not fit; restore it, or delete"):
+        load(path, Measurement)
+    said: list[str] = []
+    assert load(path, Measurement, said.append).run == 2
+    assert "was altered after it was written" in said[0]
+
+
+def test_a_file_without_a_seal_or_with_another_layout_is_read(tmp_path):
+    path = tmp_path / "m.json"
+    path.write_text(toy_measurement().model_dump_json())
+    assert load(path, Measurement) == toy_measurement()
+    save(toy_measurement(), path)
+    path.write_text(json.dumps(json.loads(path.read_text()), sort_keys=True))
+    assert load(path, Measurement) == toy_measurement()
+
+
+def test_a_journal_that_is_being_written_is_not_free(tmp_path):
+    path = tmp_path / "j.jsonl"
+    check_free(path)
+    with Journal(path, Measurement), pytest.raises(StorageFailed, match="another run"):
+        check_free(path)
+    check_free(path)
 
 
 @given(routings())

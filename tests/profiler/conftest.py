@@ -19,6 +19,9 @@ HEALTHY = {
     "used": "1000000",
     "clock_mhz": "1410",
     "reasons": "0",
+    "usual_mhz": "1410",
+    "max_mhz": "1980",
+    "processes": "1",
 }
 
 
@@ -34,18 +37,29 @@ class FakeDriver:
             "".join(f"{key} {value}\n" for key, value in lines.items() if value is not None)
         )
 
+    @property
+    def calls(self) -> Path:
+        """Where the driver notes what changed the device, a line for each call."""
+        return self.state.with_name("calls.txt")
+
+    @property
+    def told(self) -> list[str]:
+        return self.calls.read_text().splitlines() if self.calls.exists() else []
+
     def environment(self) -> dict[str, str]:
         return {
             **{name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"},
             "LD_LIBRARY_PATH": str(self.folder),
             "FAKE_NVML_STATE": str(self.state),
+            "FAKE_NVML_CALLS": str(self.calls),
+            "XDG_STATE_HOME": str(self.state.parent / "state"),
             "PYTHONPATH": str(ROOT),
         }
 
-    def python(self, code: str) -> str:
+    def python(self, code: str, *arguments: str) -> str:
         """What a fresh interpreter prints that finds this driver and runs `code`."""
         return subprocess.run(
-            [sys.executable, "-c", code],
+            [sys.executable, "-c", code, *arguments],
             env=self.environment(),
             cwd=ROOT,
             capture_output=True,

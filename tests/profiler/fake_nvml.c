@@ -1,17 +1,34 @@
 /* A libnvidia-ml.so.1 that says what the file named by FAKE_NVML_STATE says, read at every call.
  * Lines of that file: "gpu NAME", "uuid TEXT", "energy_mj N", "power_mw N", "used N", "clock_mhz N",
- * "reasons N", "fail FUNCTION CODE" (that call returns the code), "hang FUNCTION".
+ * "drawing_w N" (the energy grows by that, in steps of 20 ms; absent: it stands),
+ * "instant_mw N" (absent: not supported), "reasons N", "usual_mhz N", "max_mhz N", "processes N",
+ * "violation P N" (nanoseconds of policy P; absent: not supported), "fail FUNCTION CODE" (that call
+ * returns the code), "hang FUNCTION". What changes the device is added to the file named by
+ * FAKE_NVML_CALLS, a line for each call.
  */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #define SUCCESS 0
+#define NOT_SUPPORTED 3
 #define INVALID_ARGUMENT 2
 #define NOT_FOUND 6
+#define INSUFFICIENT_SIZE 7
+#define POWER_INSTANT 186
+#define TICK_MS 20
 
 typedef struct { unsigned long long total, free, used; } Memory;
+typedef struct { unsigned long long reference_us, violation_ns; } Violation;
+typedef struct {
+    unsigned field, scope;
+    long long at_us, latency_us;
+    unsigned kind, status;
+    union { unsigned whole; unsigned long long room; } value;
+} Field;
+typedef struct { unsigned pid; unsigned long long used; unsigned instance, compute; } Process;
 
 static char state[8][2][96];
 
@@ -57,6 +74,8 @@ const char *nvmlErrorString(int code) {
     case 3: return "Not Supported";
     case 4: return "Insufficient Permissions";
     case 9: return "Driver Not Loaded";
+    case 10: return "Timeout";
+    case 12: return "Shared Library Not Found";
     case 15: return "GPU is lost";
     case 18: return "Driver/library version mismatch";
     default: return "Unknown Error";
@@ -101,7 +120,13 @@ int nvmlDeviceGetUUID(void *handle, char *uuid, unsigned size) {
 int nvmlDeviceGetTotalEnergyConsumption(void *handle, unsigned long long *energy) {
     (void)handle;
     ASK("nvmlDeviceGetTotalEnergyConsumption");
-    return number("energy_mj", energy);
+    unsigned long long watts;
+    struct timespec now;
+    number("energy_mj", energy);
+    number("drawing_w", &watts);
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    *energy += watts * TICK_MS * ((now.tv_sec * 1000ULL + now.tv_nsec / 1000000) / TICK_MS);
+    return SUCCESS;
 }
 
 int nvmlDeviceGetPowerUsage(void *handle, unsigned *power) {
@@ -136,4 +161,95 @@ int nvmlDeviceGetCurrentClocksThrottleReasons(void *handle, unsigned long long *
     (void)handle;
     ASK("nvmlDeviceGetCurrentClocksThrottleReasons");
     return number("reasons", reasons);
+}
+
+int nvmlDeviceGetMaxClockInfo(void *handle, int kind, unsigned *clock) {
+    unsigned long long value;
+    (void)handle;
+    (void)kind;
+    ASK("nvmlDeviceGetMaxClockInfo");
+    number("max_mhz", &value);
+    *clock = (unsigned)value;
+    return SUCCESS;
+}
+
+int nvmlDeviceGetDefaultApplicationsClock(void *handle, int kind, unsigned *clock) {
+    unsigned long long value;
+    (void)handle;
+    (void)kind;
+    ASK("nvmlDeviceGetDefaultApplicationsClock");
+    number("usual_mhz", &value);
+    *clock = (unsigned)value;
+    return value ? SUCCESS : NOT_SUPPORTED;
+}
+
+int nvmlDeviceGetFieldValues(void *handle, int count, Field *fields) {
+    char text[96];
+    (void)handle;
+    ASK("nvmlDeviceGetFieldValues");
+    read_state("instant_mw", text, sizeof text);
+    for (int place = 0; place < count; place++) {
+        int known = fields[place].field == POWER_INSTANT && text[0];
+        fields[place].status = known ? SUCCESS : NOT_SUPPORTED;
+        fields[place].value.whole = (unsigned)strtoul(text, NULL, 10);
+    }
+    return SUCCESS;
+}
+
+int nvmlDeviceGetViolationStatus(void *handle, int policy, Violation *violation) {
+    char key[32], text[96];
+    (void)handle;
+    ASK("nvmlDeviceGetViolationStatus");
+    snprintf(key, sizeof key, "violation %d", policy);
+    read_state(key, text, sizeof text);
+    violation->violation_ns = strtoull(text, NULL, 10);
+    return text[0] ? SUCCESS : NOT_SUPPORTED;
+}
+
+static int processes(unsigned *count, Process *found) {
+    unsigned long long here;
+    number("processes", &here);
+    if (!here || (found && *count >= here)) {
+        for (unsigned place = 0; place < here; place++) found[place].pid = 100 + place;
+        *count = (unsigned)here;
+        return SUCCESS;
+    }
+    *count = (unsigned)here;
+    return INSUFFICIENT_SIZE;
+}
+
+int nvmlDeviceGetComputeRunningProcesses_v3(void *handle, unsigned *count, Process *found) {
+    (void)handle;
+    ASK("nvmlDeviceGetComputeRunningProcesses");
+    return processes(count, found);
+}
+
+int nvmlDeviceGetGraphicsRunningProcesses_v3(void *handle, unsigned *count, Process *found) {
+    (void)handle;
+    (void)found;
+    ASK("nvmlDeviceGetGraphicsRunningProcesses");
+    *count = 0;
+    return SUCCESS;
+}
+
+static void note(const char *call, unsigned least, unsigned most) {
+    const char *path = getenv("FAKE_NVML_CALLS");
+    FILE *file = path ? fopen(path, "a") : NULL;
+    if (!file) return;
+    fprintf(file, "%s %u %u\n", call, least, most);
+    fclose(file);
+}
+
+int nvmlDeviceSetGpuLockedClocks(void *handle, unsigned least, unsigned most) {
+    (void)handle;
+    ASK("nvmlDeviceSetGpuLockedClocks");
+    note("lock", least, most);
+    return SUCCESS;
+}
+
+int nvmlDeviceResetGpuLockedClocks(void *handle) {
+    (void)handle;
+    ASK("nvmlDeviceResetGpuLockedClocks");
+    note("unlock", 0, 0);
+    return SUCCESS;
 }

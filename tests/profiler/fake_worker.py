@@ -1,7 +1,7 @@
 """A worker without torch: answers at once, or misbehaves on the points whose name says how.
 
 die-…: killed · exit-…: ends with a word on stderr · hang-…: never answers · oom-…, failed-…: that
-status · noise-…: no record · elsewhere-… as argument: another environment.
+status · noise-…: no record · other-…: another batch · elsewhere-… as argument: another environment.
 """
 
 import os
@@ -10,7 +10,7 @@ import sys
 import time
 from typing import TextIO
 
-from domain.measurement import Measurement
+from domain.measurement import Measurement, PlannedPoint
 from domain.record import Record
 from profiler.messages import Preparation, Prepared, Task, failed
 from tests.profiler.networks import ENVIRONMENT, RATES
@@ -46,6 +46,9 @@ def main() -> None:
                 tell(say, failed(task, "oom", "no room"))
             case "failed":
                 tell(say, failed(task, "failed", "cannot"))
+            case "other":
+                other = PlannedPoint(**{**dict(task.point), "batch": task.point.batch + 1})
+                tell(say, answered(Task(**{**dict(task), "point": other})))
             case "noise":
                 say.write('{"format": 1, "samples_s": [NaN]}\n')
                 say.flush()

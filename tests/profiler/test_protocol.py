@@ -1,17 +1,28 @@
 import math
 from collections.abc import Callable, Iterable
-from itertools import pairwise
+from dataclasses import replace
+from itertools import pairwise, repeat
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from profiler.clock import HostStages, Laps, ScriptedClock
-from profiler.passes import overhead_of, rest_of
+from profiler.clock import HostStages, Laps, RealClock, ScriptedClock
+from profiler.conditions import conditions_between, reading
+from profiler.latency import (
+    MOST_ATTEMPTS_S,
+    PAUSES_S,
+    Latency,
+    overhead_of,
+    persistent,
+    rest_of,
+    verdict,
+)
 from profiler.protocol import (
     SETTINGS,
     Settings,
+    Timings,
     Warmup,
     half_width,
     inner_loop,
@@ -197,3 +208,148 @@ def test_settings_grow_harder_in_order():
         assert easy.most_s < hard.most_s
         assert easy.half_width >= hard.half_width
     assert [each.relaxed for each in modes] == [True, False, False]
+
+
+class CountingClock(RealClock):
+    """Time moves on by a millisecond at every reading of the wall; readings are counted."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def now_s(self) -> float:
+        self.asked += 1
+        return self.asked / 1e3
+
+    def host_s(self) -> float:
+        self.asked += 1
+        return self.asked / 1e3
+
+    def cpu_s(self) -> float:
+        self.asked += 1
+        return self.asked / 1e3
+
+    def switches(self) -> int:
+        self.asked += 1
+        return 0
+
+
+@given(st.integers(min_value=10, max_value=60), st.integers(min_value=1, max_value=50))
+def test_the_clock_is_asked_as_often_for_every_sample_however_many_passes_it_has(samples, inner):
+    clock, passes = CountingClock(), []
+    limits = settings(least_samples=samples, least_s=0.0, most_s=1e9, half_width=1e9)
+    timings = sample(lambda: passes.append(1), nothing, 1, inner, clock, limits)
+    at_first, to_start, to_end = 3, 3, 4
+    # The passes are a lap, and the kernel is: CPU, switches and wall before, host time too after.
+    assert clock.asked == at_first + 2 * (to_start + to_end) * len(timings.samples_s)
+    assert len(passes) == inner * len(timings.samples_s)
+
+
+class TickingClock(CountingClock):
+    """Every reading and every question between the passes takes a second; passes take none."""
+
+    def now_s(self) -> float:
+        self.asked += 1
+        return float(self.asked)
+
+    host_s = cpu_s = now_s
+
+    def switches(self) -> int:
+        self.asked += 1
+        return 0
+
+
+def test_what_is_done_between_samples_is_in_none_of_them():
+    clock = TickingClock()
+
+    def kernel() -> None:
+        clock.asked += 1000  # bookkeeping, here after the kernel's own lap began
+
+    limits = settings(least_samples=10, least_s=0.0, most_s=1e5, half_width=1e-12)
+    timings = sample(nothing, kernel, 1, 1, clock, limits)
+    # From the last reading at the start to the end: host time, then wall time.
+    assert set(timings.samples_s) == {2.0}
+    assert set(timings.calibration_s) == {1002.0}
+
+
+@given(st.floats(min_value=1e-6, max_value=1e3), st.integers(min_value=1, max_value=99))
+def test_stored_seconds_say_no_more_than_the_clock_knew(lap_s, passes):
+    timings = Timings()
+    timings.add(Laps(ScriptedClock([0.0, lap_s])).lap(), passes)
+    digits = 9 if passes == 1 else 10
+    assert timings.samples_s[0] == round(timings.samples_s[0], digits)
+    assert timings.samples_s[0] == pytest.approx(lap_s / passes, abs=1.1e-9)
+
+
+QUIET_LATENCY = Latency(
+    warmup=Warmup(samples_s=(1.0,), is_steady=True),
+    clean=Timings(),
+    split=Timings(),
+    conditions=conditions_between(reading(0), replace(reading(0), wall_s=1e9), frozenset()),
+    status="ok",
+    reason="",
+)
+CONTENDED_LATENCY = replace(
+    QUIET_LATENCY, status="contended", cause="a hog", reason="a hog; a note"
+)
+
+
+class Tries:
+    """Attempts of `took_s` each with these outcomes in turn, on a clock of their own."""
+
+    def __init__(self, outcomes: Iterable[Latency], took_s: float = 1.0) -> None:
+        self._outcomes = iter(outcomes)
+        self._took_s = took_s
+        self.time_s = 0.0
+        self.count = 0
+
+    def attempt(self) -> Latency:
+        self.count += 1
+        self.time_s += self._took_s
+        return next(self._outcomes)
+
+    def pause(self, seconds: float) -> None:
+        self.time_s += seconds
+
+    def last(self, limits: Settings) -> Latency:
+        return persistent(self.attempt, limits, lambda: self.time_s, self.pause)
+
+
+@given(
+    st.sampled_from(list(SETTINGS.values())),
+    st.floats(min_value=1e-3, max_value=500.0),
+    st.integers(min_value=0, max_value=3),
+)
+def test_a_point_is_tried_again_a_few_times_and_never_for_long(mode, took_s, retries):
+    tries = Tries(repeat(CONTENDED_LATENCY), took_s)
+    last = tries.last(Settings(**{**vars(mode), "retries": retries}))
+    assert last.status == "contended"
+    assert 1 <= tries.count <= 1 + retries <= 1 + len(PAUSES_S)
+    assert tries.time_s <= max(took_s, MOST_ATTEMPTS_S) + 1e-6
+    assert tries.count == 1 or tries.time_s < mode.timeout_s
+
+
+def test_a_point_that_was_contended_once_says_so_and_is_what_it_was_then():
+    tries = Tries([CONTENDED_LATENCY, QUIET_LATENCY])
+    last = tries.last(SETTINGS["default"])
+    assert (last.status, last.reason) == ("ok", "attempt 1: a hog; attempt 2: undisturbed")
+
+
+def test_an_undisturbed_or_unstable_point_is_measured_once():
+    for latency in (QUIET_LATENCY, replace(QUIET_LATENCY, status="unstable", reason="restless")):
+        tries = Tries([latency])
+        assert tries.last(SETTINGS["default"]) is latency
+
+
+@pytest.mark.parametrize(
+    ("slowed", "causes", "calibration_s", "status"),
+    [
+        (["heat"], ["a hog"], CONTENDED, "throttled"),
+        ([], ["a hog"], CONTENDED, "contended"),
+        ([], [], CONTENDED, "unstable"),
+        ([], [], QUIET, "ok"),
+    ],
+)
+def test_what_took_the_machine_decides_before_how_it_looked(slowed, causes, calibration_s, status):
+    came, reason = verdict(slowed, causes, calibration_s, ["a note"])
+    assert came == status
+    assert all(said in reason for said in (*slowed, *causes, "a note"))

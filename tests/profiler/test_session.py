@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from domain.complaint import AllFailed, Complaint, NoDevice, StorageFailed
-from domain.measurement import Environment, Measurement
-from domain.store import read_journal, save
+from domain.complaint import AllFailed, Complaint, CorruptFile, NoDevice, StorageFailed
+from domain.measurement import Environment, Measurement, PlannedPoint
+from domain.store import Journal, read_journal, save
+from profiler.inputs import check_same_inputs, folder_sha256
 from profiler.messages import Preparation
 from profiler.session import (
     JOURNAL,
@@ -24,6 +25,7 @@ from profiler.session import (
     prepared_worker,
     taken_up,
 )
+from profiler.starting import resumed
 from profiler.supervisor import Worker, worker_environment
 from tests.profiler.conftest import ROOT
 from tests.profiler.networks import ENVIRONMENT, forced, session
@@ -134,6 +136,105 @@ def test_a_journal_torn_in_its_first_line_starts_anew(tmp_path: Path) -> None:
     (tmp_path / JOURNAL).write_bytes(b'{"crc32":1,"rec')
     assert taken_up(tmp_path) == (toy, ())
     assert len(run(toy, tmp_path)) == 2
+
+
+def test_a_journal_of_another_session_is_refused_and_not_touched(tmp_path: Path) -> None:
+    run(session("a"), tmp_path)
+    other = Session(**{**dict(session("a")), "id": "s2"})
+    save(other, tmp_path / SESSION)
+    whole = (tmp_path / JOURNAL).read_bytes()
+    with pytest.raises(CorruptFile, match=r"journal\.jsonl:1: run . of a in session s1 .* of s2"):
+        taken_up(tmp_path)
+    with pytest.raises(CorruptFile):
+        run(other, tmp_path)
+    assert (tmp_path / JOURNAL).read_bytes() == whole
+
+
+def test_an_altered_session_is_refused(tmp_path: Path) -> None:
+    head = tmp_path / SESSION
+    save(session("a", seed=3), head)
+    head.write_text(head.read_text().replace('"seed": 3', '"seed": 4'))
+    with pytest.raises(CorruptFile, match="altered"):
+        taken_up(tmp_path)
+
+
+def test_a_worker_that_answers_for_another_point_is_not_believed(tmp_path: Path) -> None:
+    records = run(session("other-1", "a", runs=1), tmp_path)
+    assert statuses(records) == {"a": "ok", "other-1": "failed"}
+    assert any("measured run 1 of other-1 with batch 9 instead" in each.reason for each in records)
+
+
+@pytest.mark.parametrize(("kind", "workers"), [("cpu", 1), ("cuda", 3)])
+def test_on_a_gpu_a_point_that_failed_takes_its_worker_along(
+    tmp_path: Path, kind: str, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = []
+
+    def noted(*arguments: object, **named: object) -> Worker:
+        begun.append(Worker(*arguments, **named))  # type: ignore[arg-type]
+        return begun[-1]
+
+    monkeypatch.setattr("profiler.session.Worker", noted)
+    toy = session("failed-1", "oom-1", "a", "b", runs=1)
+    preparation = Preparation(kind=kind, threads=1)  # type: ignore[arg-type]
+    run(Session(**{**dict(toy), "preparation": preparation, "seed": seed_with_failures_first(toy)}),
+        tmp_path)  # fmt: skip
+    assert len(begun) == workers
+
+
+def seed_with_failures_first(toy: Session) -> int:
+    return next(
+        seed
+        for seed in range(1000)
+        if [point.id for point in order_of(toy.plan, 1, seed)][:2] == ["failed-1", "oom-1"]
+    )
+
+
+def test_no_room_for_the_network_says_nothing_of_one_recursion(tmp_path: Path) -> None:
+    toy = session("a", runs=2)
+    alone = PlannedPoint(**{**dict(forced("alone-32", batch=32)), "subject": "recursion-1"})
+    plan = type(toy.plan)(name="two", runs=2, points=(forced("oom-8", batch=8), alone))
+    records = run(Session(**{**dict(toy), "plan": plan}), tmp_path)
+    assert statuses(records) == {"oom-8": "oom", "alone-32": "ok"}
+
+
+def test_a_changed_image_folder_is_another_session(tmp_path: Path) -> None:
+    picture = tmp_path / "cats" / "1.png"
+    picture.parent.mkdir()
+    picture.write_bytes(b"one")
+    was = folder_sha256(tmp_path)
+    check_same_inputs("image folder", was, folder_sha256(tmp_path))
+    check_same_inputs("image folder", "", was)  # a session of before this was kept
+    for change in (
+        lambda: picture.write_bytes(b"two"),
+        lambda: picture.rename(picture.with_name("2.png")),
+        lambda: picture.with_name("3.png").write_bytes(b""),
+    ):
+        change()
+        with pytest.raises(Complaint, match="the image folder changed since this session began"):
+            check_same_inputs("image folder", was, folder_sha256(tmp_path))
+
+
+def test_a_resumed_session_says_what_it_sets_aside(tmp_path: Path) -> None:
+    toy = session("a", "b", runs=1)
+    save(toy, tmp_path / SESSION)
+    run(toy, tmp_path)
+    with (tmp_path / JOURNAL).open("ab") as file:
+        file.write(b"torn")
+    said: list[str] = []
+    assert resumed(tmp_path, said.append)[1] is None
+    assert "the last 4 bytes, after line 2, are damaged" in said[0]
+    assert "journal.jsonl.torn" in said[0]
+
+
+def test_a_resumed_session_waits_for_nobody_who_writes_there(tmp_path: Path) -> None:
+    toy = session("a")
+    save(toy, tmp_path / SESSION)
+    with (
+        Journal(tmp_path / JOURNAL, Measurement),
+        pytest.raises(StorageFailed, match="another run"),
+    ):
+        resumed(tmp_path, lambda _: None)
 
 
 def test_another_environment_is_refused_with_what_differs(tmp_path: Path) -> None:

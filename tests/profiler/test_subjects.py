@@ -1,19 +1,56 @@
+from functools import partial
+
 import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from domain.architecture import Architecture
 from domain.measurement import PlannedPoint
+from morvit.executors import together
 from profiler.messages import Task
 from profiler.passes import measured
 from profiler.protocol import SETTINGS
-from profiler.subjects import CannotRun, subject_of
+from profiler.subjects import CannotRun, RecursionAlone, subject_of
 from profiler.telemetry import AbsentMeter
 from tests.profiler.networks import ENVIRONMENT, RATES, forced, network
+
+ROUTINGS: dict[str, dict[str, object]] = {
+    "forced": {},
+    "real": {"routing_source": "real-images", "survival": None},
+    "uniform": {"routing_source": "none", "survival": None},
+}
 
 
 def changed(point: PlannedPoint, **fields: object) -> PlannedPoint:
     return PlannedPoint(**{**dict(point), **fields})
+
+
+def alone(point: PlannedPoint, recursion: int) -> RecursionAlone:
+    """That recursion (1 is the first) of a point, ready to run."""
+    subject = subject_of(changed(point, subject=f"recursion-{recursion}"), "cpu", 3)
+    assert isinstance(subject, RecursionAlone)
+    return subject
+
+
+def logits_after(subject: RecursionAlone, index: int) -> torch.Tensor:
+    """Logits of a batch if the network goes on from what the recursion alone gives."""
+    model = subject.model
+    further = partial(
+        model.recurred,
+        executor=subject.point.executor,
+        imposed=subject.imposed[index],
+        uniform=subject.is_uniform,
+    )
+    state = subject.run(index)
+    _, route = further(subject.recursion, subject.batches[index], subject.routes[index])
+    for later in range(subject.recursion + 1, model.architecture.recursions):
+        state, route = further(later, state, route)
+    for layer in model.layers_after:
+        state = layer(state, together)
+    assert model.head is not None
+    logits: torch.Tensor = model.head(model.norm_after(state[:, 0]))
+    return logits
 
 
 @pytest.mark.parametrize("executor", ["packed", "masked"])
@@ -62,8 +99,74 @@ def test_uniform_depth_sends_every_token_everywhere():
 def test_the_routers_own_choice_is_recorded():
     point = changed(forced(), routing_source="real-images", survival=None)
     subject = subject_of(point, "cpu", 0)
-    output = subject.run(2)
+    output = subject.output(2)
     assert subject.counts[16:24] == tuple(map(tuple, output.counts.tolist()))
+
+
+@pytest.mark.parametrize("routing", ROUTINGS)
+@pytest.mark.parametrize("router", ["expert-choice", "token-choice"])
+@pytest.mark.parametrize("executor", ["packed", "masked"])
+@pytest.mark.parametrize("recursion", [1, 2, 3])
+def test_a_recursion_alone_does_what_it_does_in_the_whole_network(
+    recursion, executor, router, routing
+):
+    net = Architecture(**{**dict(network()), "router": router})
+    point = changed(forced(executor=executor), architecture=net, **ROUTINGS[routing])
+    whole, part = subject_of(point, "cpu", 3), alone(point, recursion)
+    assert part.counts == whole.counts
+    with torch.inference_mode():
+        for index in (0, 5):
+            again = part.run(index)
+            torch.testing.assert_close(part.run(index), again, rtol=0, atol=0)
+            torch.testing.assert_close(logits_after(part, index), whole.run(index), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("executor", ["packed", "masked"])
+def test_a_recursion_alone_has_the_work_of_its_stage_in_the_whole_network(executor):
+    for routing in ROUTINGS.values():
+        point = changed(forced(executor=executor, survival=(0.9, 0.5, 0.2), spread=0.8), **routing)
+        whole = subject_of(point, "cpu", 3)
+        for recursion in (1, 2, 3):
+            stage = f"recursion-{recursion}"
+            for counted in ("packed", "masked"):
+                expected = whole.flop(counted)[stage]
+                assert alone(point, recursion).flop(counted) == {stage: pytest.approx(expected)}
+
+
+def test_the_one_recursion_of_a_plain_network_can_be_run_alone():
+    net = Architecture.plain(
+        name="vit", depth=2, width=32, heads=2, image_size=16, patch_size=4, channels=1, classes=10
+    )
+    point = changed(forced(), architecture=net, **ROUTINGS["uniform"])
+    whole, part = subject_of(point, "cpu", 3), alone(point, 1)
+    assert part.flop("packed")["recursion-1"] == whole.flop("packed")["recursion-1"]
+    with torch.inference_mode():
+        torch.testing.assert_close(logits_after(part, 0), whole.run(0), rtol=0, atol=0)
+
+
+def test_the_heaviest_batch_of_a_recursion_is_the_one_with_most_tokens_there():
+    part = alone(forced(survival=(0.9, 0.5, 0.2), spread=0.8), 3)
+    entering = [sum(row[2] for row in part.counts[first : first + 8]) for first in range(0, 64, 8)]
+    assert entering[part.heaviest] == max(entering) > min(entering)
+
+
+def test_a_measurement_of_a_recursion_alone_has_that_stage_and_the_whole_workload():
+    point = changed(forced(), subject="recursion-2")
+    task = Task(
+        point=point, run=1, session="s", seed=1, settings=SETTINGS["quick"],
+        environment=ENVIRONMENT, rates=RATES,
+    )  # fmt: skip
+    record = measured(task, "cpu", AbsentMeter(reason="no meter here"))
+    whole = subject_of(changed(point, subject="network"), "cpu", 1)
+    assert record.samples_s
+    assert record.subject == "recursion-2"
+    assert record.workload.routing == whole.routing
+    assert record.weights.endswith("recursion-2 alone")
+    (depth,) = record.depths
+    assert depth.stage == "recursion-2"
+    assert depth.counts == tuple(row[1] for row in whole.counts)
+    assert depth.executed_flop == pytest.approx(whole.flop("packed")["recursion-2"])
+    assert len(depth.samples_s) == len(record.instrumented_s)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +191,7 @@ def test_a_measurement_has_every_part(precision):
         settings=SETTINGS["quick"], environment=ENVIRONMENT, rates=RATES,
     )  # fmt: skip
     record = measured(task, "cpu", AbsentMeter(reason="no meter here"))
-    assert record.is_usable
+    assert record.samples_s
     stages = ["prologue", "recursion-1", "recursion-2", "recursion-3", "epilogue"]
     assert [depth.stage for depth in record.depths] == stages
     assert len(record.samples_s) == len(record.cpu_samples_s) == len(record.calibration_s)

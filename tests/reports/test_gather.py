@@ -5,6 +5,7 @@ import pytest
 from typer.testing import CliRunner
 
 from domain import store
+from domain.compact import compacted
 from domain.complaint import Complaint, CorruptFile
 from reports.__main__ import COMMANDS, app, main
 from reports.contents import Absent, Found
@@ -60,6 +61,20 @@ def test_the_reference_stands_in_and_says_so(root):
         assert isinstance(part, Found)
         assert part.is_reference
         assert part.source.startswith("results/reference/")
+
+
+def test_a_reference_may_lie_compact_in_a_folder_of_its_own(root, monkeypatch):
+    write_session(root / "reference")
+    journal = root / "reference" / "journal.jsonl"
+    compact = root / "reference" / "sweeps" / "2-a" / "journal.jsonl.xz"
+    store.write_whole(compact, compacted(journal.read_bytes()))
+    journal.unlink()
+    monkeypatch.setattr(store, "REFERENCE_JOURNAL", "sweeps/2-a/journal.jsonl.xz")
+    contents = contents_of(None, WHEN)
+    assert contents.measurements.value == records.measurements()
+    assert contents.measurements.is_reference
+    assert contents.decisions.source == "results/reference/decisions.json"
+    assert contents_of(compact.parent, WHEN).measurements.value == records.measurements()
 
 
 def test_own_results_go_before_the_reference(root):

@@ -1,0 +1,158 @@
+"""compare, show: what two sessions say of each other, and what one says."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from domain.complaint import UNSTABLE, Complaint
+from domain.shell import emit, format_named, say, warn
+from domain.tables import Cell, rendered
+from profiler.commands.options import Shape
+
+if TYPE_CHECKING:
+    from domain.comparison import Comparisons
+    from domain.measurement import Measurement
+    from profiler.likeness import Pair
+
+SIDE = "A folder that `run` wrote, or a journal; FOLDER:POINT for one of its points."
+
+
+def compare(
+    before: Annotated[str, typer.Argument(help=SIDE)],
+    after: Annotated[str, typer.Argument(help="The same, later or changed.")],
+    allow_env_diff: Annotated[
+        bool, typer.Option("--allow-env-diff", help="Compare across machines or software; said.")
+    ] = False,
+    margin: Annotated[
+        float, typer.Option(min=0, max=1, help="Differences up to this are never called one.")
+    ] = 0.02,
+    same_within: Annotated[
+        float, typer.Option(min=1e-4, max=1, help="SAME rules out differences beyond this.")
+    ] = 0.05,
+    level: Annotated[
+        float, typer.Option(min=0.5, max=0.9999, help="Confidence of every interval.")
+    ] = 0.97,
+    fail_on: Annotated[
+        str, typer.Option(help="`slower`: exit 3 where any point is SLOWER.")
+    ] = "nothing",
+    format: Shape = "table",
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="A file in place of stdout.")
+    ] = None,
+) -> None:
+    """SAME, FASTER, SLOWER, AMBIGUOUS or INVALID for every point of two sessions, with evidence."""
+    shape = format_named(format)
+    if fail_on not in ("nothing", "slower"):
+        raise Complaint(f"wanted --fail-on nothing or slower, got {fail_on!r}")
+    from profiler.comparison import Terms, compared, compared_points
+    from profiler.likeness import matched
+
+    terms = Terms(
+        margin=margin, same_within=same_within, level=level, allow_env_diff=allow_env_diff
+    )
+    (one, point), (other, other_point) = _side(before), _side(after)
+    if bool(point) != bool(other_point):
+        raise Complaint(f"wanted a point on both sides or on none, got {before} and {after}")
+    pairs: tuple[Pair, ...] = ()
+    if point:
+        result = compared_points(
+            _points_in(one, point), _points_in(other, other_point), (point, other_point), terms
+        )
+    else:
+        pairs = matched(one, other)
+        result = compared(one, other, terms, (before, after))
+    text = result.model_dump_json(indent=1) + "\n"
+    emit(text if shape == "json" else rendered(_verdict_rows(result), shape), output)
+    for line in _closing(result, pairs):
+        say(line)
+    verdicts = {each.verdict for each in result.points}
+    if verdicts == {"INVALID"} or (fail_on == "slower" and "SLOWER" in verdicts):
+        raise typer.Exit(UNSTABLE)
+
+
+def show(
+    folder: Annotated[Path, typer.Argument(help="The folder that `run` wrote, or a journal.")],
+    by: Annotated[str, typer.Option(help="point, or depth.")] = "point",
+    format: Shape = "table",
+) -> None:
+    """What was measured: a row for each point, or for each depth of each point."""
+    shape = format_named(format)
+    if by not in ("point", "depth"):
+        raise Complaint(f"wanted --by point or depth, got {by!r}")
+    from domain.store import newest_journal, read_journal, unread_tail
+    from profiler.summary import by_depth, by_point, warnings_of
+
+    path = newest_journal(folder)
+    records = read_journal(path)
+    warn(unread_tail(path))
+    if by == "depth":
+        emit(rendered(by_depth(records), shape), None)
+        return
+    emit(rendered(by_point(records, shape), shape), None)
+    for warning in warnings_of(by_point(records, "json")):
+        warn(warning)
+
+
+def _side(named: str) -> "tuple[tuple[Measurement, ...], str]":
+    """The records of one side, and its point where one was named."""
+    from domain.store import newest_journal, read_journal, unread_tail
+
+    folder, colon, point = named.rpartition(":")
+    if not colon or Path(named).exists():
+        folder, point = named, ""
+    path = newest_journal(Path(folder))
+    records = read_journal(path)
+    warn(unread_tail(path))
+    return records, point
+
+
+def _points_in(records: "tuple[Measurement, ...]", point: str) -> "tuple[Measurement, ...]":
+    """The records, of which some must be of `point`."""
+    from domain.complaint import nearest
+
+    names = {record.point for record in records}
+    if point not in names:
+        raise Complaint(f"no point {point!r} there; {nearest(point, names)}")
+    return records
+
+
+def _verdict_rows(result: "Comparisons") -> list[dict[str, Cell]]:
+    return [
+        {
+            "point": each.point,
+            "verdict": each.verdict,
+            "change": f"{each.ratio.value - 1:+.1%}" if each.ratio else None,
+            "low": f"{each.ratio.low - 1:+.1%}" if each.ratio else None,
+            "high": f"{each.ratio.high - 1:+.1%}" if each.ratio else None,
+            "runs": f"{each.runs_before}/{each.runs_after}",
+            "evidence": each.evidence,
+        }
+        for each in result.points
+    ]
+
+
+def _closing(result: "Comparisons", pairs: "tuple[Pair, ...]") -> list[str]:
+    """What all points together say: verdicts, how well times repeat, what could be found."""
+    from collections import Counter
+
+    from profiler.comparison import findable, repeatability
+
+    counts = Counter(each.verdict for each in result.points)
+    said = [", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items()))]
+    for precise, which in ((False, "points"), (True, "points precise in every run")):
+        seen = repeatability(result, pairs, precise=precise) if pairs else None
+        if seen is not None:
+            said.append(
+                f"|difference| over {seen.points} {which}: median {seen.median:.1%}, "
+                f"p95 {seen.p95:.1%} (by the clock alone {seen.clock_median:.1%}, "
+                f"{seen.clock_p95:.1%})"
+            )
+    least = findable(result)
+    if least is not None:
+        said.append(
+            f"so many runs, so noisy, find a slowdown of {least:.1%} nine times in ten; the "
+            f"intervals are at {result.level:.0%}, so of points that are the same about "
+            f"{1 - result.level:.0%} are called different"
+        )
+    return said
