@@ -2,6 +2,7 @@
 
 from typing import Annotated, Literal, Self
 
+import numpy as np
 from pydantic import Field, model_validator
 
 from domain.measurement import Environment, Rates
@@ -72,6 +73,12 @@ class Fit(Record):
             raise ValueError(f"wanted each coefficient once, got {names}")
         if any(row[number] < 0 for number, row in enumerate(self.covariance)):
             raise ValueError("wanted variances of zero or more on the diagonal of the covariance")
+        # An edited covariance would give some predictions a negative variance.
+        matrix = np.array(self.covariance, dtype=float).reshape(size, size)
+        if not np.allclose(matrix, matrix.T, rtol=1e-6, atol=1e-9):
+            raise ValueError("wanted a symmetric covariance")
+        if size and np.linalg.eigvalsh(matrix).min() < -1e-6 * max(1.0, np.abs(matrix).max()):
+            raise ValueError("wanted a covariance without negative variances in any direction")
         for name, low, high in self.domain:
             if not 0 < low <= high:
                 raise ValueError(f"wanted 0 < low <= high for {name}, got {low} and {high}")

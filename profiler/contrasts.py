@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from domain.architecture import Architecture
 from domain.measurement import PlannedPoint
 from domain.record import Executor, Precision
-from morvit.executors import EXECUTORS
 
 # Survival by recursion, and the spread from image to image around it. `even` and `uneven` keep the
 # same mean: no image of them is cut off at all its tokens.
@@ -62,7 +61,7 @@ def executors_apart(
     """Every executor on the same routing."""
     return Contrast(
         separates="gather, scatter and the wait for shapes from computing: executors",
-        points=tuple(forced(width, tokens, batch, routing, each, precision) for each in EXECUTORS),
+        points=tuple(forced(width, tokens, batch, routing, each, precision) for each in _built()),
     )
 
 
@@ -88,7 +87,7 @@ def real_executors(network: Architecture, batch: int) -> Contrast:
     """Every executor on the same real images."""
     return Contrast(
         separates="packing from masking on real images",
-        points=tuple(shipped_point(network, batch, executor) for executor in EXECUTORS),
+        points=tuple(shipped_point(network, batch, executor) for executor in _built()),
     )
 
 
@@ -251,3 +250,9 @@ def plain(width: int, tokens: int, batch: int, precision: Precision = "fp32") ->
 
 def _suffix(precision: Precision) -> str:
     return "" if precision == "fp32" else f"-{precision}"
+
+
+def _built() -> tuple[Executor, ...]:
+    from morvit.executors import EXECUTORS  # torch: wanted only where points are made
+
+    return tuple(EXECUTORS)

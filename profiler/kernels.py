@@ -12,6 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from itertools import cycle
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -43,17 +44,19 @@ class Pool:
 
     def __init__(self, precision_of: OperatorPoint, kind: DeviceKind, seed: int) -> None:
         generator = torch.Generator().manual_seed(seed)
-        self._values = torch.randn(2**16 + 7, generator=generator)
+        self._values = torch.randn(2**16 + 7, generator=generator).numpy()
         self._generator = generator
         self._dtype = dtype_of(precision_of.precision)
         self._kind = kind
 
     def operand(self, *shape: int) -> Tensor:
         """A matrix of its own, small enough that products stay finite."""
-        count = torch.Size(shape).numel()
         start = int(torch.randint(1, 2**16, (), generator=self._generator))
-        values = self._values.roll(start).repeat(-(-count // len(self._values)))[:count]
-        return (values.view(shape) / shape[-1] ** 0.5).to(self._kind, self._dtype)
+        filled = torch.empty(shape)
+        # By numpy, in this thread: waking torch's threads for each operand took longer than filling.
+        scaled = np.roll(self._values, start) / np.float32(shape[-1] ** 0.5)
+        np.copyto(filled.numpy(), np.resize(scaled, shape))
+        return filled.to(self._kind, self._dtype)
 
     def places(self, rows: int, kept: int) -> Tensor:
         """Which rows go on: some of all, in order, as the packed executor has them."""
@@ -133,7 +136,6 @@ def timed(task: OperatorTask, kind: DeviceKind) -> OperatorTiming:
         next(turns)()
 
     kernel()
-    gc.collect()
     gc.disable()
     watch = Watch()
     try:

@@ -17,13 +17,13 @@ from pydantic import ValidationError
 from domain.complaint import AllFailed, Complaint, NoDevice, first_error
 from domain.measurement import Environment, Rates, Status
 from domain.microbenchmark import OperatorPoint, OperatorTiming
-from domain.record import Identifier, Positive, PositiveCount, Record
+from domain.record import Identifier, Positive, PositiveCount, Record, Unknown
 from domain.statistics import median_of_runs
 from domain.store import Journal
 from domain.tables import Cell
 from domain.units import GIGA, MICRO
 from profiler.messages import Preparation, now_utc
-from profiler.operators import shape_of, work_of
+from profiler.operators import least_s, shape_of, work_of
 from profiler.session import Stop, check_same, prepared_worker
 from profiler.supervisor import Worker, WorkerDied, WorkerLate
 
@@ -31,7 +31,7 @@ JOURNAL = "operators.jsonl"
 WORKER = (sys.executable, "-m", "profiler.kernels")
 RUNS = 3
 # Seconds to start a worker and to lay out operands: not the points' own.
-START_S, LAY_OUT_S = 6.0, 0.02
+START_S, LAY_OUT_S = 6.0, 0.03
 # The least time of a point in a run, and the passes that it should have in it.
 LEAST_SHARE_S, LEAST_PASSES = 0.12, 8
 TIMEOUT_S = 120.0
@@ -52,7 +52,7 @@ class OperatorTask(Record):
 def fitting(
     points: Sequence[OperatorPoint], budget_s: float, rates: Rates, runs: int = RUNS
 ) -> tuple[OperatorPoint, ...]:
-    """The points that fit: first every n-th, so that each has its least time, then the fast enough.
+    """The points that fit: the same share of each class, so that each has its least time; no slow one.
 
     A point is fast enough if its time has room for several passes at the machine's rates. Raises
     Complaint where none fits.
@@ -63,12 +63,25 @@ def fitting(
             f"{budget_s / 60:g} min are too short for {runs} runs; give --minutes "
             f"{(runs * (START_S + 20 * LEAST_SHARE_S)) / 60:.1f} or more"
         )
-    chosen = points[:: -(-len(points) // most)]
+    chosen = _thinned(points, most)
     share_s = share_of(len(chosen), budget_s, runs)
-    fast = tuple(p for p in chosen if LEAST_PASSES * work_of(p).least_s(rates) <= share_s)
+    fast = tuple(point for point in chosen if LEAST_PASSES * least_s(point, rates) <= share_s)
     if not fast:
         raise Complaint(f"no operator is fast enough for {budget_s / 60:g} min; give --minutes")
     return fast
+
+
+def _thinned(points: Sequence[OperatorPoint], most: int) -> tuple[OperatorPoint, ...]:
+    """At most so many points, in their order: of each class its share, drawn but always the same.
+
+    Every n-th would leave out whole sizes, for the grid is regular.
+    """
+    kept: set[OperatorPoint] = set()
+    for operator in dict.fromkeys(point.operator for point in points):
+        alike = [point for point in points if point.operator == operator]
+        count = max(1, len(alike) * most // len(points))
+        kept |= set(random.Random(0).sample(alike, min(count, len(alike))))  # noqa: S311
+    return tuple(point for point in points if point in kept)[:most]
 
 
 def time_for_points_s(budget_s: float, runs: int = RUNS) -> float:
@@ -188,7 +201,8 @@ def _answer(
 def summary(runs: Sequence[OperatorTiming]) -> dict[str, Cell]:
     """All runs of one operator as a row; `share` is of the rate that a large one reached here.
 
-    That is the large product for gemm and attention, the large copy for what only moves.
+    That is a large product of the same precision for gemm and attention, a large copy for what only
+    moves.
     """
     first = runs[0]
     point = first.point
@@ -215,13 +229,17 @@ def summary(runs: Sequence[OperatorTiming]) -> dict[str, Cell]:
             "high_us": high_s / MICRO,
             "gflop_per_s": flop_per_s / GIGA if first.flop else None,
             "gb_per_s": bytes_per_s / GIGA,
-            "share": (
-                flop_per_s / first.rates.gemm_flop_per_s
-                if first.flop
-                else bytes_per_s / first.rates.copy_bytes_per_s
-            ),
+            "share": _share(first, flop_per_s, bytes_per_s),
         }
     return row
+
+
+def _share(record: OperatorTiming, flop_per_s: float, bytes_per_s: float) -> float | None:
+    """Of what a fixed kernel of that precision reached; None where there is no such kernel."""
+    if not record.flop:
+        return bytes_per_s / record.rates.copy_bytes_per_s
+    peak = record.rates.peak_flop_per_s(record.point.precision)
+    return None if isinstance(peak, Unknown) else flop_per_s / peak
 
 
 def _end(stop: Stop) -> None:

@@ -11,7 +11,7 @@ from itertools import product
 from domain.device import BYTES_OF
 from domain.measurement import Rates
 from domain.microbenchmark import OperatorClass, OperatorPoint
-from domain.record import Precision
+from domain.record import Precision, Unknown
 from profiler.clock import DeviceKind
 
 PRECISIONS_OF: dict[DeviceKind, tuple[Precision, ...]] = {
@@ -39,10 +39,6 @@ class Work:
 
     flop: float
     bytes_moved: float
-
-    def least_s(self, rates: Rates) -> float:
-        """Seconds at the rates of fixed kernels, whichever is slower."""
-        return max(self.flop / rates.gemm_flop_per_s, self.bytes_moved / rates.copy_bytes_per_s)
 
 
 def _gemm(point: OperatorPoint, size: int) -> Work:
@@ -96,6 +92,16 @@ def work_of(point: OperatorPoint) -> Work:
     Work(flop=60.0, bytes_moved=124)
     """
     return _WORK[point.operator](point, BYTES_OF[point.precision])
+
+
+def least_s(point: OperatorPoint, rates: Rates) -> float:
+    """Seconds of one call at the rates of fixed kernels, whichever is slower.
+
+    A precision without a fixed kernel is taken to be no slower than fp32.
+    """
+    work, peak = work_of(point), rates.peak_flop_per_s(point.precision)
+    flop_per_s = rates.gemm_flop_per_s if isinstance(peak, Unknown) else peak
+    return max(work.flop / flop_per_s, work.bytes_moved / rates.copy_bytes_per_s)
 
 
 def grid(precisions: Sequence[Precision]) -> tuple[OperatorPoint, ...]:

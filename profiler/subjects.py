@@ -216,7 +216,8 @@ def _network_of(point: PlannedPoint, kind: DeviceKind, seed: int, source: Source
     rotation = rotation_of(point.batch)
     images, origin = _images(point, rotation * point.batch, seed, source)
     images = images.to(device=device, dtype=dtype_of(point.precision))
-    batches = torch.split(images, point.batch)
+    # Storages of their own: a view would keep all images of the rotation in the batch's memory.
+    batches = tuple(batch.clone() for batch in torch.split(images, point.batch))
     network = point.architecture
     imposed: tuple[Tensor | None, ...] = (None,) * rotation
     counts: tuple[tuple[int, ...], ...] = ((network.tokens,) * network.recursions,) * len(images)

@@ -25,7 +25,7 @@ from tests.profiler.conftest import ROOT
 from tests.profiler.networks import session
 
 REFERENCE = ROOT / "results" / "reference"
-POINTS, RUNS = 12, 2
+POINTS, RUNS = 9, 3
 CSV = """model,device_id,precision_id,runtime_id,batch_size,img_size
 morvit-small,l4,fp16,engine,8,224
 morvit-small,cpu,fp32,eager,1,224
@@ -118,7 +118,7 @@ def _parts(world: Path) -> Heard:
         contents = contents_of(world / "measurements/mine", made_at="now")
         for part in contents.parts.values():
             if isinstance(part, Absent) and part.complaint:
-                say(part.complaint)
+                say(f"complaint: {part.complaint}")
         sys.stdout.write(repr(contents))
 
     return ran(action)
@@ -146,6 +146,8 @@ EXPORT_PACKED = command(
     PROFILER, "export", "{}/measurements/packed", also="measurements/packed/*.parquet"
 )
 VERIFY = command(PROFILER, "export", MINE, "--verify")
+SHOW = command(PROFILER, "show", MINE, "--format", "json")
+COMPARE = command(PROFILER, "compare", "{}/measurements/packed", MINE, "--format", "json")
 PLAN = command(PROFILER, "plan", "--plan", "{}/plan.json", "--format", "json")
 FIT = command("costmodel.fit", "--journal", MINE, "--format", "json")
 VALIDATE = command("costmodel.validate", "--journal", MINE, "--own", "--format", "json")

@@ -34,7 +34,7 @@ from profiler.microbench import (
     summary,
     untimed,
 )
-from profiler.operators import PRODUCTS, grid, work_of
+from profiler.operators import PRODUCTS, grid, least_s, work_of
 from profiler.session import Stop
 from profiler.work import WorkCounter
 from tests.profiler.conftest import ROOT
@@ -160,7 +160,18 @@ def test_what_is_chosen_fits_the_time_or_is_refused(minutes, speed, names):
     assert set(points) <= set(everything)
     assert RUNS * (START_S + len(points) * share_s) <= 60 * minutes * 1.001
     assert share_s >= LEAST_SHARE_S / 2
-    assert all(LEAST_PASSES * work_of(point).least_s(rates) <= share_s * 1.2 for point in points)
+    assert all(LEAST_PASSES * least_s(point, rates) <= share_s * 1.2 for point in points)
+
+
+@pytest.mark.parametrize("minutes", [0.6, 1.0])
+def test_half_a_grid_has_every_class_and_no_size_of_a_product_is_gone(minutes):
+    everything = grid(("fp32", "bf16"))
+    points = fitting(everything, 60 * minutes, Rates(gemm_flop_per_s=1e13, copy_bytes_per_s=1e12))
+    assert len(points) < len(everything)
+    assert {point.operator for point in points} == {point.operator for point in everything}
+    rows = {point.rows for point in points if point.operator == "gemm"}
+    assert rows == {point.rows for point in everything if point.operator == "gemm"}
+    assert list(points) == [point for point in everything if point in points]
 
 
 def test_an_hour_is_enough_for_every_operator():
@@ -245,6 +256,18 @@ def test_a_row_shows_rates_and_their_share_of_the_machine():
     assert row["share"] == pytest.approx(0.5)  # of 1e11 FLOP/s
     assert row["gb_per_s"] == pytest.approx(3.0)  # 120 kB
     assert summary([OperatorTiming(**blank)])["share"] is None
+
+
+def test_the_share_of_a_half_precision_is_of_its_own_rate_or_nothing():
+    rates = Rates(gemm_flop_per_s=1e11, copy_bytes_per_s=2e10, gemm_bf16_flop_per_s=4e11)
+    point = operator(rows=100, width=100, out_width=100, precision="bf16")
+    shares = []
+    for known in (rates, RATES):
+        task = OperatorTask(**{**dict(next(bench(point).tasks())), "rates": known})
+        fields = {"status": "ok", "reason": "", "samples_s": (1e-5,)}
+        shares.append(summary([OperatorTiming(**{**dict(untimed(task, "failed", "x")), **fields})]))
+    assert shares[0]["share"] == pytest.approx(0.5)  # 2e11 of 4e11 FLOP/s
+    assert shares[1]["share"] is None
 
 
 @pytest.mark.slow
