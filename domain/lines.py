@@ -33,10 +33,12 @@ def valid_prefix(
         if body is None:
             return
         try:
+            parsed(body.decode())  # pydantic takes the last of two keys, and says nothing
             record = kind.model_validate_json(body)
-        except ValidationError as error:
+        except (ValueError, RecursionError) as error:
+            said = first_error(error) if isinstance(error, ValidationError) else str(error)
             raise CorruptFile(
-                f"{path}:{number}: no {kind.__name__} that this version reads: {first_error(error)}"
+                f"{path}:{number}: no {kind.__name__} that this version reads: {said}"
             ) from error
         yield len(line), record
 

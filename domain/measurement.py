@@ -184,7 +184,8 @@ class Measurement(Record):
 
     `samples_s` are wall seconds per batch of the clean pass, `cpu_samples_s` the thread CPU seconds
     beside them, `host_samples_s` the seconds until the calls returned (on a CPU the same),
-    `switches` the involuntary context switches in each, `calibration_s` a fixed kernel interleaved
+    `switches` the involuntary context switches in each (of all its `passes_per_sample` passes, of
+    which the seconds are the mean), `calibration_s` a fixed kernel interleaved
     with them, `instrumented_s` the wall seconds of the pass that was split by depth. `warmup_s[0]` is
     the cold start as far as a run has one: the first timed pass of the point, in a process that ran
     the network to check its routing and logits, and may have measured other points before.
@@ -209,6 +210,7 @@ class Measurement(Record):
     cpu_samples_s: Samples = ()
     host_samples_s: Samples = ()
     switches: tuple[Count, ...] = ()
+    passes_per_sample: PositiveCount | Unknown = _BEFORE_FORMAT_2
     calibration_s: Samples = ()
     instrumented_s: Samples = ()
     warmup_s: Samples = ()

@@ -32,7 +32,7 @@ TOKEN_COUNT_NAMES = (b"tokens", b"token_count", b"num_tokens")
 
 JOURNAL = "journal.jsonl"
 COMPACT_JOURNAL = JOURNAL + SUFFIX
-REFERENCE_JOURNAL = JOURNAL
+REFERENCE_JOURNAL = f"sweeps/2-a/{COMPACT_JOURNAL}"
 
 # Measurement format 1: the first. 2: subject, conditions, host seconds, switches, memory levels,
 # energy windows.
@@ -205,6 +205,11 @@ class Journal(Generic[RecordType]):
         """
         line = line_of(record, self._lines + 1)
         length = os.fstat(self._file.fileno()).st_size
+        if length + len(line) > LARGEST_JOURNAL_BYTES:
+            raise StorageFailed(
+                f"{self.path} has {length} bytes; with {len(line)} more it could not be read again, "
+                f"{LARGEST_JOURNAL_BYTES} is the most: measure the rest in another session"
+            )
         try:
             if self._file.write(line) != len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

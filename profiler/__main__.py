@@ -1,4 +1,4 @@
-"""`python -m profiler`: doctor, plan, run, resume, export."""
+"""`python -m profiler`: look, plan, measure, judge, probe, and test the profiler itself."""
 
 from collections.abc import Callable
 

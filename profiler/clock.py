@@ -1,5 +1,6 @@
 """Time: what a wall clock says, what a thread used, and when each stage of a pass ended."""
 
+import math
 import resource
 import time
 from collections.abc import Callable, Iterable
@@ -160,7 +161,7 @@ class Laps:
             switches=switches - self._switches,
         )
         self._wall, self._cpu, self._switches = wall, cpu, switches
-        if not lap.wall_s > 0:
+        if not 0 < lap.wall_s < math.inf:
             raise ValueError(f"wanted a clock that moves on, got a lap of {lap.wall_s} s")
         return lap
 

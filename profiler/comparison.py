@@ -188,7 +188,7 @@ def _company(
     places = {}
     for session, records in enumerate((before, after)):
         usable = [record for record in records if record.is_usable]
-        for runs in by_work(usable).values():
+        for runs in by_work(usable, by_name=True).values():
             if len(runs) > 1 and len({record.environment.key() for record in runs}) == 1:
                 places[session, runs[0].point] = len(groups)
                 groups.append(_runs(runs, session, has_kernel=pair.is_one_machine))

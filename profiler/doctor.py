@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 from domain.record import Unknown
 from domain.store import results_root
 from domain.units import shown
-from profiler.board import driver_facts
+from profiler.board import LONGEST_ANSWER_S, driver_facts
 from profiler.environment import usable_bytes, usable_cores
 from profiler.preflight import Fact, machine_facts, torch_facts
 from profiler.presence import Gpus, present_gpus
@@ -140,8 +141,7 @@ def looked(threads: int | None = None, root: Path = Path("/")) -> Seen:
 
     cores = usable_cores(root)
     gpus = present_gpus()
-    meter: Meter = nvml_meter(gpus.present[0].uuid) if gpus.present else RaplMeter()
-    energy = meter.energy_j()
+    energy = _energy_of(gpus)
     blind = bool(gpus.present) and not torch.cuda.is_available()
     results = results_root()
     existing = next(path for path in (results, *results.resolve().parents) if path.exists())
@@ -169,6 +169,20 @@ def _boards(gpus: Gpus) -> Iterator[Fact]:
         name = f"GPU {gpu.index} " if len(gpus.present) > 1 else ""
         for fact in driver_facts(gpu):
             yield Fact(subject=f"{name}{fact.subject}", found=fact.found, cure=fact.cure)
+
+
+def _energy_of(gpus: Gpus) -> float | Unknown:
+    """What the energy meter says; a driver that does not answer in time is given up."""
+
+    def ask() -> None:
+        meter: Meter = nvml_meter(gpus.present[0].uuid) if gpus.present else RaplMeter()
+        answers.append(meter.energy_j())
+
+    answers: list[float | Unknown] = []
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(LONGEST_ANSWER_S)
+    return answers[0] if answers else Unknown(reason=f"no answer in {LONGEST_ANSWER_S:.0f} s")
 
 
 def _steal(counters: Path, wait_s: float = 0.3) -> float | Unknown:

@@ -10,6 +10,7 @@ from pathlib import Path
 from domain.complaint import Complaint, NoDevice
 from domain.measurement import Environment, Rates
 from domain.record import Unknown
+from profiler.affinity import allowed_cores, physical_cores
 from profiler.board import lasting_gpu_flags
 from profiler.clock import DeviceKind, finished
 from profiler.preflight import lasting_flags
@@ -64,11 +65,7 @@ def choose_device(name: str, gpus: Gpus | None = None) -> Choice:
 
 def usable_cores(root: Path = Path("/")) -> int:
     """Physical cores that this process may use: affinity and the container's quota respected."""
-    import psutil
-
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    physical = psutil.cpu_count(logical=False) or allowed or 1
-    return max(1, min(physical, allowed or 1, _quota(root)))
+    return max(1, min(len(physical_cores(allowed_cores(), root)), _quota(root)))
 
 
 def usable_bytes(root: Path = Path("/")) -> int:

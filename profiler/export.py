@@ -15,6 +15,7 @@ from domain.sealing import parsed
 from domain.store import (
     COMPACT_JOURNAL,
     JOURNAL,
+    check_free,
     journal_in,
     read_journal,
     read_limited,
@@ -32,6 +33,8 @@ def exported(folder: Path) -> tuple[Path, ...]:
     The journal stays the truth. Gives the paths written.
     """
     journal = journal_in(folder)
+    if journal.name == JOURNAL:
+        check_free(journal)  # else a run could append between what is read and what is summed
     records = read_journal(journal)
     contents = {
         "measurements.parquet": _parquet([_row(record) for record in records]),

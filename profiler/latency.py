@@ -56,11 +56,13 @@ class CalibrationKernel:
     def __call__(self) -> Tensor:
         """Run it."""
         rows = self._rows
-        for _ in range(3):
-            normal = functional.layer_norm(rows, (192,))
-            rows = functional.linear(
-                functional.gelu(functional.linear(normal, self._up)), self._down
-            )
+        # The point's own precision must not change it; nor does it run in TF32.
+        with torch.autocast(rows.device.type, enabled=False):
+            for _ in range(3):
+                normal = functional.layer_norm(rows, (192,))
+                rows = functional.linear(
+                    functional.gelu(functional.linear(normal, self._up)), self._down
+                )
         return rows
 
 
@@ -93,6 +95,7 @@ class Latency:
     """
 
     warmup: Warmup
+    inner: int
     clean: Timings
     split: Timings
     conditions: Conditions
@@ -168,7 +171,7 @@ def _attempt(
     gc.disable()
     try:
         warmup = warm_up(show.next, batches, show.first, clock, settings)
-        inner = inner_loop(warmup, settings)
+        inner = inner_loop(warmup, settings, batches)
         watch = Watch()
         clean = sample(show.next, kernel, batches, inner, clock, settings)
         stages = STAGE_CLOCKS[kind](clock)

@@ -54,7 +54,13 @@ def matched(before: Sequence[Measurement], after: Sequence[Measurement]) -> tupl
 
     A point that asks for other work on the two sides is one pair too, to be refused with a reason.
     """
-    sides = [by_work(before), by_work(after)]
+    # A side that measured one thing under two names has two points of it.
+    by_name = any(
+        len({record.point for record in runs}) > 1
+        for side in (before, after)
+        for runs in by_work(side).values()
+    ) and {record.point for record in before} & {record.point for record in after} != set()
+    sides = [by_work(before, by_name=by_name), by_work(after, by_name=by_name)]
     pairs = [
         Pair(point=runs[0].point, before=runs, after=sides[1][work])
         for work, runs in sides[0].items()
@@ -73,11 +79,14 @@ def matched(before: Sequence[Measurement], after: Sequence[Measurement]) -> tupl
     return tuple(pairs)
 
 
-def by_work(records: Sequence[Measurement]) -> dict[tuple[str, str], tuple[Measurement, ...]]:
-    """Records by what was run: the key of their workload, and their subject."""
-    runs: dict[tuple[str, str], list[Measurement]] = defaultdict(list)
+def by_work(
+    records: Sequence[Measurement], *, by_name: bool = False
+) -> dict[tuple[str, str, str], tuple[Measurement, ...]]:
+    """Records by what was run: the key of their workload, their subject, and the name if asked."""
+    runs: dict[tuple[str, str, str], list[Measurement]] = defaultdict(list)
     for record in records:
-        runs[record.workload.key(), record.subject].append(record)
+        name = record.point if by_name else ""
+        runs[record.workload.key(), record.subject, name].append(record)
     return {work: tuple(found) for work, found in runs.items()}
 
 

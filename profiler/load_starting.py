@@ -22,7 +22,7 @@ from profiler.loading import (
 from profiler.messages import Preparation, Source, now_utc
 from profiler.protocol import SETTINGS
 from profiler.routings import DISTINCT_IMAGES
-from profiler.session import BYTES_PER_RECORD, SESSION, check_storage, prepared_worker
+from profiler.session import SESSION, check_storage, prepared_worker
 from profiler.starting import source_commit
 from profiler.supervisor import Worker
 
@@ -65,7 +65,7 @@ def started_load(
     if (folder / LOAD_JOURNAL).exists() or (folder / SESSION).exists():
         raise Complaint(f"{folder} already holds a session; name another --out")
     queries = QUERIES_OF_SEARCH if rate_per_s is None else rate_per_s * seconds
-    check_storage(folder, 1 + int(queries * BYTES_PER_QUERY / BYTES_PER_RECORD))
+    check_storage(folder, int(queries * BYTES_PER_QUERY))
     found = findings(looked(threads))
     for finding in found:
         if finding.level != "PASS":

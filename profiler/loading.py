@@ -272,8 +272,8 @@ def _search(trials: _Trials) -> Search:
     least = least_queries(FEWEST_LATE, session.promise.share)
 
     def is_valid(rate_per_s: float) -> bool | None:
-        planned = rate_per_s * session.seconds
-        queries = round(max(planned, min(least, planned * LONGEST), 1))
+        longest = min(round(rate_per_s * session.seconds * LONGEST), MOST_QUERIES)
+        queries = max(1, round(rate_per_s * session.seconds), min(least, longest))
         for _ in range(TRIES):
             if trials.stop.is_asked:
                 return None
@@ -281,11 +281,17 @@ def _search(trials: _Trials) -> Search:
                 rate_per_s=rate_per_s, queries=min(queries, MOST_QUERIES), stops_when_broken=True
             )
             verdict = session.figures_of(result).verdict
-            if verdict is not None:
+            if verdict is not None and verdict.queries_more is None:
                 return verdict.verdict == "VALID"
+            if verdict is not None:  # neither kept nor broken: longer, if it may be
+                if queries >= longest:
+                    return None
+                queries = min(longest, queries + (verdict.queries_more or 0))
         return None  # disturbed or failed every time: nobody knows
 
-    return highest_rate(is_valid, offline.images_per_s * FIRST_SHARE)
+    # Below this rate no trial could be long enough to be judged.
+    slowest = least / (session.seconds * LONGEST)
+    return highest_rate(is_valid, max(offline.images_per_s * FIRST_SHARE, slowest))
 
 
 def _summary(session: LoadSession, results: Sequence[LoadResult], search: Search) -> LoadSummary:

@@ -111,8 +111,11 @@ def peak_on_cpu(model: nn.Module, inputs: Tensor, run: PassWithMarks) -> tuple[i
     return watched.peak_bytes, watched.stages
 
 
-def peaks_on_cuda(run: PassWithMarks) -> dict[str, StageMemory]:
+def peaks_on_cuda(run: PassWithMarks, beside_bytes: int = 0) -> dict[str, StageMemory]:
     """Peak bytes of each stage of a pass, as torch's allocator and the device count them.
+
+    `beside_bytes` of what is allocated are other batches of the rotation, which a service would not
+    hold: they are taken off the peak, not off what is reserved and in use, for that is as it was.
 
     Allocation is counted when a call is made, not when the device gets there: a mark waits for
     nothing. Each starts allocated and reserved peaks anew, so both are read before. What is reserved
@@ -122,7 +125,9 @@ def peaks_on_cuda(run: PassWithMarks) -> dict[str, StageMemory]:
 
     def mark(stage: str) -> None:
         stages[stage] = StageMemory(
-            peak_bytes=_some(torch.cuda.max_memory_allocated(), "torch has allocated nothing"),
+            peak_bytes=_some(
+                torch.cuda.max_memory_allocated() - beside_bytes, "torch has allocated nothing"
+            ),
             reserved_bytes=_some(torch.cuda.max_memory_reserved(), "torch has reserved nothing"),
             device_bytes=in_use_on_device(),
         )
@@ -160,7 +165,9 @@ def context_on_cuda(meter: Meter) -> int | Unknown:
     return _some(in_use - reserved, f"{in_use} B in use on the device, {reserved} B reserved")
 
 
-def memory_on_cpu(model: nn.Module, inputs: Tensor, run: PassWithMarks, meter: Meter) -> PassMemory:
+def memory_on_cpu(
+    model: nn.Module, inputs: Tensor, run: PassWithMarks, meter: Meter, beside_bytes: int = 0
+) -> PassMemory:
     """Memory of a pass and of each of its stages, on a CPU."""
     peak, stages = peak_on_cpu(model, inputs, run)
     reserved = Unknown(reason="a CPU's memory goes back to the system: see resident_bytes")
@@ -177,10 +184,10 @@ def memory_on_cpu(model: nn.Module, inputs: Tensor, run: PassWithMarks, meter: M
 
 
 def memory_on_cuda(
-    model: nn.Module, inputs: Tensor, run: PassWithMarks, meter: Meter
+    model: nn.Module, inputs: Tensor, run: PassWithMarks, meter: Meter, beside_bytes: int = 0
 ) -> PassMemory:
     """Memory of a pass and of each of its stages, on a GPU."""
-    stages = peaks_on_cuda(run)
+    stages = peaks_on_cuda(run, beside_bytes)
     return PassMemory(
         peak_bytes=_largest([stage.peak_bytes for stage in stages.values()]),
         reserved_bytes=_largest([stage.reserved_bytes for stage in stages.values()]),
@@ -189,10 +196,22 @@ def memory_on_cuda(
     )
 
 
-MEMORIES: dict[DeviceKind, Callable[[nn.Module, Tensor, PassWithMarks, Meter], PassMemory]] = {
-    "cpu": memory_on_cpu,
-    "cuda": memory_on_cuda,
-}
+class MemoryPass(Protocol):
+    """One pass that is watched for memory; `beside_bytes` lie on the device and are not of it."""
+
+    def __call__(
+        self,
+        model: nn.Module,
+        inputs: Tensor,
+        run: PassWithMarks,
+        meter: Meter,
+        beside_bytes: int = 0,
+    ) -> PassMemory:
+        """Run it."""
+        ...
+
+
+MEMORIES: dict[DeviceKind, MemoryPass] = {"cpu": memory_on_cpu, "cuda": memory_on_cuda}
 
 
 def forget_peak(process: Path = Path("/proc/self")) -> str:

@@ -219,7 +219,7 @@ def summary(runs: Sequence[OperatorTiming]) -> dict[str, Cell]:
         "gb_per_s": None,
         "share": None,
     }
-    timed = [record.samples_s for record in runs if record.samples_s]
+    timed = [record.samples_s for record in runs if record.status in ("ok", "unstable")]
     if timed:
         value_s, low_s, high_s = median_of_runs(timed)
         flop_per_s, bytes_per_s = first.flop / value_s, first.bytes_moved / value_s

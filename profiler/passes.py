@@ -60,10 +60,15 @@ def measured(
             subject.batches[subject.heaviest],
             lambda mark: subject.run(subject.heaviest, mark),
             meter,
+            beside_bytes=sum(
+                batch.untyped_storage().nbytes()
+                for place, batch in enumerate(subject.batches)
+                if place != subject.heaviest
+            ),
         )
-    executed = subject.flop(task.point.executor)
-    least: Executor = "packed"
-    routed = executed if task.point.executor == least else subject.flop(least)
+        executed = subject.flop(task.point.executor)
+        least: Executor = "packed"
+        routed = executed if task.point.executor == least else subject.flop(least)
     clean, split = latency.clean, latency.split
     point = task.point
     return Measurement(
@@ -83,6 +88,7 @@ def measured(
         cpu_samples_s=(*clean.cpu_samples_s, *split.cpu_samples_s),
         host_samples_s=(*clean.host_samples_s, *split.host_samples_s),
         switches=(*clean.switches, *split.switches),
+        passes_per_sample=latency.inner,
         calibration_s=latency.calibration_s,
         instrumented_s=tuple(split.instrumented_s),
         warmup_s=latency.warmup.samples_s,

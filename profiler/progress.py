@@ -27,6 +27,7 @@ class Progress:
             self._bar = rich.progress.Progress(
                 *rich.progress.Progress.get_default_columns(),
                 rich.progress.TimeElapsedColumn(),
+                auto_refresh=False,  # a thread that draws would run beside what is timed
                 console=rich.console.Console(stderr=True),
             )
             self._task = self._bar.add_task("measuring", total=self._total)
@@ -49,7 +50,7 @@ class Progress:
     def point(self, record: Measurement, number: int, total: int) -> None:
         """A point of a run is in the journal."""
         if self._bar is not None:
-            self._bar.update(self._task, completed=number)
+            self._bar.update(self._task, completed=number, refresh=True)
         self.say(f"{number}/{total} run {record.run} {record.point}: {seen_in(record)}")
 
     def say(self, text: str) -> None:

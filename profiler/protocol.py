@@ -201,14 +201,21 @@ def warm_up(run: Run, rotation: int, same: Run, clock: Clock, settings: Settings
     return Warmup(samples_s=(*samples, *alike), is_steady=False)
 
 
-def inner_loop(warmup: Warmup, settings: Settings) -> int:
+def inner_loop(warmup: Warmup, settings: Settings, rotation: int = 1) -> int:
     """Passes per sample so that a sample takes `least_sample_s` or more.
 
-    >>> inner_loop(Warmup(samples_s=(9.0, 4e-4, 4e-4), is_steady=True), SETTINGS["quick"])
-    3
+    It has no factor in common with the `rotation`: else some batches would never be the last of a
+    sample, which is the one that is split by stage.
+
+    >>> steady = Warmup(samples_s=(9.0, 4e-4, 4e-4), is_steady=True)
+    >>> inner_loop(steady, SETTINGS["quick"]), inner_loop(steady, SETTINGS["quick"], rotation=9)
+    (3, 4)
     """
     one_s = median(warmup.samples_s[-5:])
-    return max(1, math.ceil(settings.least_sample_s / one_s))
+    passes = max(1, math.ceil(settings.least_sample_s / one_s))
+    while math.gcd(passes, rotation) > 1:
+        passes += 1
+    return passes
 
 
 def half_width(samples_s: Sequence[float]) -> float | None:

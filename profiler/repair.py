@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from domain.complaint import Complaint, CorruptFile, StorageFailed
@@ -146,5 +147,12 @@ def _leases(folder: Path) -> Iterator[Leftover]:
                 subject="clocks",
                 found=f"process {lease.pid} left those of {lease.uuid} locked ({lease.clocks})",
                 cure=f"{REPAIR} unlocks them",
-                mend=lambda: "; ".join(restore_abandoned(folder)) or "they were unlocked meanwhile",
+                mend=partial(_unlocked, folder, path),
             )
+
+
+def _unlocked(folder: Path, lease: Path) -> str:
+    said = "; ".join(restore_abandoned(folder))
+    if lease.exists():
+        raise Complaint(said or f"{lease} is still there")
+    return said or "they were unlocked meanwhile"

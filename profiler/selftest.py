@@ -3,21 +3,23 @@
 harness overhead     the sampling loop around a pass that does nothing, and one of exactly 1 ms
 depth instrumentation   a pass split by stage over a clean one of the same batch, in turn
 depth sum            what the stages leave of the pass that they are stages of
-recorded noise       verdicts on synthetic pairs (profiler.trials)
 real A/A pairs       the same point measured twice in every run of a session
+recorded noise       verdicts on synthetic pairs of one session (profiler.swaps) and of two that
+                     lie apart in time (profiler.trials)
 interference         a parent that spins and a busy neighbour, found by a real worker
 """
 
 import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from domain.architecture import Architecture
 from domain.comparison import Comparisons
+from domain.complaint import Complaint
 from domain.measurement import Environment, Measurement, MeasuringPlan, PlannedPoint, Rates
 from domain.record import Count, Estimate, Record, Sentence, Unknown
 from domain.statistics import median
@@ -29,6 +31,10 @@ from profiler.interference import spinning_processes, spinning_thread
 from profiler.messages import Preparation, Task
 from profiler.protocol import SETTINGS, Run, Settings, sample
 from profiler.session import prepared_worker
+from profiler.supervisor import WorkerDied, WorkerLate
+
+if TYPE_CHECKING:
+    from profiler.trials import Trial
 
 LEVEL = 0.95
 TARGET_S = 1e-3
@@ -215,25 +221,53 @@ def aa_check(records: Sequence[Measurement]) -> tuple[Check, Comparisons]:
     return check, verdicts
 
 
-def noise_checks(records: Sequence[Measurement], pairs: int) -> tuple[Check, ...]:
-    """Verdicts on synthetic pairs under the noise of `records`."""
+def noise_checks(
+    recorded: Callable[[], Sequence[Measurement]], pairs: int
+) -> tuple[Check, ...]:
+    """Verdicts on two sessions at a time, apart in time, made of the recorded runs."""
     from profiler.trials import false_alarms, found
 
-    alarms = false_alarms(records, pairs=pairs)
-    hits = found(records, slowdown=SLOWDOWN, pairs=pairs)
+    name = "sessions apart, recorded noise"
+    try:
+        records = recorded()
+        alarms = false_alarms(records, pairs=pairs)
+        hits = found(records, slowdown=SLOWDOWN, pairs=pairs)
+    except Complaint as reason:
+        return (_not_tried(name, str(reason)),)
+    return _trial_checks(name, alarms, hits)
+
+
+def swap_checks(records: Sequence[Measurement], pairs: int) -> tuple[Check, ...]:
+    """Verdicts on two points of one session, made of recorded A/A pairs with sides drawn by lot."""
+    from profiler.swaps import swapped
+
+    name = "one session, recorded noise"
+    try:
+        alarms = swapped(records, pairs=pairs)
+        hits = swapped(records, pairs=pairs, slowdown=SLOWDOWN)
+    except Complaint as reason:
+        return (_not_tried(name, str(reason)),)
+    return _trial_checks(name, alarms, hits)
+
+
+def _not_tried(name: str, reason: str) -> Check:
+    return Check(name=name, bar="tried", seen=Unknown(reason=reason), samples=0, passed=False)
+
+
+def _trial_checks(name: str, alarms: "Trial", hits: "Trial") -> tuple[Check, ...]:
     return (
         Check(
-            name="recorded noise: A/A pairs called different",
+            name=f"{name}: A/A pairs called different",
             bar=f"at most {LARGEST_FALSE_ALARMS:.0%}",
-            seen=share_interval(round(alarms.rate * pairs), pairs),
-            samples=pairs,
+            seen=share_interval(round(alarms.rate * alarms.pairs), alarms.pairs),
+            samples=alarms.pairs,
             passed=alarms.rate <= LARGEST_FALSE_ALARMS,
         ),
         Check(
-            name=f"recorded noise: {SLOWDOWN:.0%} slowdowns found",
+            name=f"{name}: {SLOWDOWN:.0%} slowdowns found by {hits.runs} runs",
             bar=f"at least {LEAST_FOUND:.0%}",
-            seen=share_interval(round(hits.rate * pairs), pairs),
-            samples=pairs,
+            seen=share_interval(round(hits.rate * hits.pairs), hits.pairs),
+            samples=hits.pairs,
             passed=hits.rate >= LEAST_FOUND,
         ),
     )
@@ -262,10 +296,15 @@ def interference_checks(rates: Rates) -> tuple[Check, ...]:
                 environment=environment,
                 rates=rates,
             )
-            with trouble():
-                answer = worker.ask(task.model_dump_json(), task.settings.timeout_s)
+            try:
+                with trouble():
+                    answer = worker.ask(task.model_dump_json(), task.settings.timeout_s)
+            except (WorkerDied, WorkerLate) as error:
+                checks.append(_not_tried(name, str(error)))
+                break
             record = Measurement.model_validate_json(answer)
-            is_right = sign in record.reason and (record.status == "contended") == bool(sign)
+            found = record.status == "contended" and sign in record.reason
+            is_right = found if sign else record.is_usable
             checks.append(
                 Check(
                     name=name,

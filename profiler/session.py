@@ -32,7 +32,9 @@ from profiler.protocol import SETTINGS, Mode, Settings
 from profiler.supervisor import START_S, WORKER, Worker, WorkerDied, WorkerLate
 
 JOURNAL, SESSION = "journal.jsonl", "session.json"
-BYTES_PER_RECORD = 80_000
+BYTES_BESIDE_SAMPLES, BYTES_PER_SAMPLE = 20_000, 120
+# A sample and the kernel beside it take so long at least.
+LEAST_TURN_S = 3e-3
 BYTES_BESIDE = 4_000_000
 
 
@@ -150,9 +152,15 @@ def prepared_worker(
     return worker, answer.environment, answer.rates
 
 
-def check_storage(folder: Path, records: int) -> None:
-    """Raise StorageFailed where the disk has not the room for so many records."""
-    wanted = records * BYTES_PER_RECORD + BYTES_BESIDE
+def record_bytes(settings: Settings) -> int:
+    """Bytes of a record of the shortest samples, roughly."""
+    samples = (settings.least_s + settings.most_pairs_s) / LEAST_TURN_S
+    return round(BYTES_BESIDE_SAMPLES + BYTES_PER_SAMPLE * samples)
+
+
+def check_storage(folder: Path, records_bytes: int) -> None:
+    """Raise StorageFailed where the disk has not the room for records of so many bytes."""
+    wanted = records_bytes + BYTES_BESIDE
     existing = next(path for path in (folder, *folder.resolve().parents) if path.exists())
     try:
         free = disk_usage(existing).free
@@ -224,7 +232,7 @@ def measure(
             for task in _tasks(session, done):
                 if stop.is_asked:
                     break
-                record = _implied(task, records) or workers.answer(task, limits)
+                record = _implied(task, records, session.plan.points) or workers.answer(task, limits)
                 if stop.is_now:
                     break
                 journal.append(record)
@@ -362,15 +370,21 @@ def _named(record: Measurement) -> str:
     return f"run {record.run} of {record.point} with batch {record.workload.batch}"
 
 
-def _implied(task: Task, records: Sequence[Measurement]) -> Measurement | None:
-    """A batch that is larger than one that had no room has none either."""
+def _implied(
+    task: Task, records: Sequence[Measurement], points: Sequence[PlannedPoint]
+) -> Measurement | None:
+    """A batch that is larger than one that had no room has none either, under the same routing."""
     wanted = task.point
+    planned = {point.id: point for point in points}
     for record in records:
         ran = record.workload
+        asked = planned.get(record.point)
         if (
             record.status == "oom"
             and not record.reason.startswith("implied")
-            and record.subject == wanted.subject
+            and asked is not None
+            and (asked.subject, asked.routing_source, asked.survival, asked.spread)
+            == (wanted.subject, wanted.routing_source, wanted.survival, wanted.spread)
             and ran.batch < wanted.batch
             and (ran.architecture, ran.precision, ran.runtime, ran.executor)
             == (wanted.architecture, wanted.precision, wanted.runtime, wanted.executor)

@@ -20,6 +20,7 @@ from domain.store import (
 )
 from profiler.design import COSTS, PRIOR_LOG_SD, log_sds, minutes_up
 from profiler.doctor import findings, looked
+from profiler.energy import demand_of
 from profiler.environment import choose_device, usable_cores
 from profiler.inputs import check_same_inputs, checked_inputs
 from profiler.messages import Preparation, Source, now_utc
@@ -32,6 +33,7 @@ from profiler.session import (
     check_same,
     check_storage,
     prepared_worker,
+    record_bytes,
     taken_up,
 )
 from profiler.supervisor import Worker
@@ -75,8 +77,11 @@ def said_of(plan: MeasuringPlan, mode: Mode) -> Iterator[str]:
     most = minutes_up(most_plan_s(plan.points, settings))
     yield (
         f"{len(plan.points)} points, {plan.runs} runs: about {expected} min (rates of one server "
-        f"core assumed), at most about {most} min"
+        f"core assumed), at most about {most} min where nothing disturbs"
     )
+    demand = demand_of(settings)
+    joules = minutes_up(plan.runs * len(plan.points) * demand.windows * demand.window_s)
+    yield f"a device with an energy meter takes about {joules} min more"
     spread = log_sds(plan.points)
     told = [cost for cost in COSTS if spread[cost] <= PRIOR_LOG_SD / 2]
     rest = [cost for cost in COSTS if cost not in told]
@@ -111,7 +116,8 @@ def started(
             f"name another --out"
         )
     weights, images = checked_inputs(plan, source)
-    check_storage(folder, plan.runs * len(plan.points))
+    settings = SETTINGS[mode]
+    check_storage(folder, plan.runs * len(plan.points) * record_bytes(settings))
     found = findings(looked(threads))
     for finding in found:
         if finding.level != "PASS":
@@ -125,7 +131,6 @@ def started(
         source=source,
         locked_clocks=lock(choice),
     )
-    settings = SETTINGS[mode]
     if settings.relaxed:
         say(f"{mode}: minimum counts relaxed; the records say so")
     for line in said_of(plan, mode):
@@ -173,12 +178,13 @@ def resumed(
         say(f"{damage}; they are kept in {JOURNAL}.torn and measured again")
     left = session.plan.runs * len(session.plan.points) - len(records)
     say(f"{len(records)} measured, {left} left")
-    if left == 0:
-        return session, None
+    # Of a finished session, too: what the network decides is stored beside its journal again.
     weights, images = checked_inputs(session.plan, session.preparation.source)
     check_same_inputs("checkpoint", session.weights_sha256, weights)
     check_same_inputs("image folder", session.images_sha256, images)
-    check_storage(folder, left)
+    if left == 0:
+        return session, None
+    check_storage(folder, left * record_bytes(session.effective))
     lock(session.preparation)
     worker, environment, rates = prepared_worker(session.preparation)
     try:

@@ -111,14 +111,22 @@ class Subject:
     def flop(self, executor: Executor) -> dict[str, float]:
         """FLOPs of each stage that `executor` asks for, for one batch (mean of the rotation).
 
-        All images are counted in one pass with their routing imposed: work adds up over images.
+        Batch by batch, with their routing imposed: what had room to be timed has room to be counted.
         """
-        counter = WorkCounter()
-        images = torch.cat(self.batches)
-        imposed = torch.tensor(self.counts) if self.point.architecture.is_routed else None
-        with counter:
-            self.model(images, executor=executor, imposed=imposed, mark=counter.mark)
-        return {stage: flop / len(self.batches) for stage, flop in counter.stages.items()}
+        total: dict[str, float] = {}
+        counts = torch.split(torch.tensor(self.counts), self.point.batch)
+        for images, imposed in zip(self.batches, counts, strict=True):
+            counter = WorkCounter()
+            with counter:
+                self.model(
+                    images,
+                    executor=executor,
+                    imposed=imposed if self.point.architecture.is_routed else None,
+                    mark=counter.mark,
+                )
+            for stage, flop in counter.stages.items():
+                total[stage] = total.get(stage, 0.0) + flop
+        return {stage: flop / len(self.batches) for stage, flop in total.items()}
 
 
 @dataclass(frozen=True, kw_only=True)

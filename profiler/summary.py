@@ -23,6 +23,8 @@ Row = dict[str, Cell]
 PERCENTILES = {"p90_ms": 0.9, "p95_ms": 0.95, "p99_ms": 0.99}
 # Samples of one run, and medians of runs, further apart than this are worth a warning.
 LARGEST_IQR, LARGEST_BETWEEN = 0.10, 0.03
+# How long a sample lasts at least, see `profiler.protocol`.
+LEAST_SAMPLE_S = 1e-3
 
 # What fits a terminal of 120 columns; the rest is in json and csv.
 _SHORT = (
@@ -105,18 +107,31 @@ def _by_point(records: Sequence[Measurement]) -> list[list[Measurement]]:
 def _latency(usable: Sequence[Measurement]) -> Row:
     samples = [each for record in usable for each in record.samples_s]
     row: Row = {"latency_ms": None, "low_ms": None, "high_ms": None}
+    passes = max([_passes(record) for record in usable], default=1)
     for name, share in PERCENTILES.items():
-        bound = upper_percentile(samples, share)
+        bound = upper_percentile(samples, share) if passes == 1 else None
         row[name] = None if bound is None else bound / MILLI
-        row[f"{name}_unknown"] = (
-            f"needs {LEAST_SAMPLES_OF[share]}, have {len(samples)}" if bound is None else None
-        )
+        row[f"{name}_unknown"] = None if bound is not None else _why_none(share, samples, passes)
     row["images_per_s"] = None
     if usable:
         value, low, high = median_of_runs([record.samples_s for record in usable])
         row |= {"latency_ms": value / MILLI, "low_ms": low / MILLI, "high_ms": high / MILLI}
         row["images_per_s"] = usable[0].workload.batch * len(samples) / math.fsum(samples)
     return row
+
+
+def _why_none(share: float, samples: Sequence[float], passes: int) -> str:
+    if passes > 1:
+        return f"samples are means of {passes} passes, whose tail nobody saw"
+    return f"needs {LEAST_SAMPLES_OF[share]}, have {len(samples)}"
+
+
+def _passes(record: Measurement) -> int:
+    """Passes that a sample is the mean of; of older records as many as fill a millisecond."""
+    kept = record.passes_per_sample
+    if isinstance(kept, Unknown):
+        return max(1, math.ceil(LEAST_SAMPLE_S / median(record.samples_s)))
+    return kept
 
 
 def _spread(usable: Sequence[Measurement]) -> Row:
@@ -154,7 +169,7 @@ def _machine(usable: Sequence[Measurement]) -> Row:
         for record in usable
         if record.cpu_samples_s
     ]
-    seconds = math.fsum(each for record in usable for each in record.samples_s)
+    seconds = math.fsum(_passes(record) * math.fsum(record.samples_s) for record in usable)
     switches = sum(record.involuntary_switches for record in usable)
     peaks = [each.peak_bytes for each in usable if not isinstance(each.peak_bytes, Unknown)]
     return {

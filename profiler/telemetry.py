@@ -200,13 +200,13 @@ class RaplMeter:
         return Unknown(reason="a CPU gives no throttle reasons")
 
     def held_back_s(self) -> dict[str, float] | Unknown:
-        """CPU seconds of thermal slowdown, of cores and of packages, summed over processors."""
+        """Seconds of thermal slowdown of the core, and of the package, that lost the most."""
         totals: dict[str, float] = {}
         for level in ("core", "package"):
             pattern = f"cpu[0-9]*/thermal_throttle/{level}_throttle_total_time_ms"
             times = [_text(path) for path in self._processors.glob(pattern)]
             if times and all(time.isdigit() for time in times):
-                totals[f"thermal slowdown of the {level}"] = sum(map(int, times)) * MILLI
+                totals[f"thermal slowdown of the {level}"] = max(map(int, times)) * MILLI
         return totals or Unknown(reason=f"no thermal_throttle counters under {self._processors}")
 
     def lost(self) -> str:

@@ -1,5 +1,6 @@
 """compare, show: what two sessions say of each other, and what one says."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -7,7 +8,7 @@ import typer
 
 from domain.complaint import UNSTABLE, Complaint
 from domain.shell import emit, format_named, say, warn
-from domain.tables import Cell, rendered
+from domain.tables import Cell, Format, rendered
 from profiler.commands.options import Shape
 
 if TYPE_CHECKING:
@@ -62,8 +63,8 @@ def compare(
     else:
         pairs = matched(one, other)
         result = compared(one, other, terms, (before, after))
-    text = result.model_dump_json(indent=1) + "\n"
-    emit(text if shape == "json" else rendered(_verdict_rows(result), shape), output)
+    text = json.dumps(result.model_dump(mode="json"), indent=1) + "\n"
+    emit(text if shape == "json" else rendered(_verdict_rows(result, shape), shape), output)
     for line in _closing(result, pairs):
         say(line)
     verdicts = {each.verdict for each in result.points}
@@ -117,14 +118,19 @@ def _points_in(records: "tuple[Measurement, ...]", point: str) -> "tuple[Measure
     return records
 
 
-def _verdict_rows(result: "Comparisons") -> list[dict[str, Cell]]:
+def _verdict_rows(result: "Comparisons", shape: Format) -> list[dict[str, Cell]]:
+    def shown(ratio: float | None) -> Cell:
+        if ratio is None or shape == "csv":
+            return None if ratio is None else ratio - 1
+        return f"{ratio - 1:+.1%}"
+
     return [
         {
             "point": each.point,
             "verdict": each.verdict,
-            "change": f"{each.ratio.value - 1:+.1%}" if each.ratio else None,
-            "low": f"{each.ratio.low - 1:+.1%}" if each.ratio else None,
-            "high": f"{each.ratio.high - 1:+.1%}" if each.ratio else None,
+            "change": shown(each.ratio and each.ratio.value),
+            "low": shown(each.ratio and each.ratio.low),
+            "high": shown(each.ratio and each.ratio.high),
             "runs": f"{each.runs_before}/{each.runs_after}",
             "evidence": each.evidence,
         }

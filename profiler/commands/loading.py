@@ -15,10 +15,10 @@ from domain.loadtest import (
     LoadSummary,
     LoadTrial,
 )
-from domain.record import Executor, Precision, Unknown
+from domain.record import Precision, Unknown
 from domain.shell import emit, format_named, say
 from domain.tables import Cell, rendered
-from profiler.commands.options import Shape
+from profiler.commands.options import Shape, built_executor
 
 if TYPE_CHECKING:
     from profiler.loading import LoadSession
@@ -54,7 +54,7 @@ def load(
     images: Annotated[
         Path | None, typer.Option(help="Your images as class/name.png; else the sample.")
     ] = None,
-    executor: Annotated[str, typer.Option(help="masked, padded, packed")] = "packed",
+    executor: Annotated[str, typer.Option(help="packed or masked")] = "packed",
     precision: Annotated[str, typer.Option(help="fp32, tf32, fp16, bf16, amp_bf16, …")] = "fp32",
     batch: Annotated[
         int | None,
@@ -120,7 +120,7 @@ def load(
         device=device,
         threads=threads,
         source=Source(checkpoint=named(checkpoint), images=named(images)),
-        executor=_one_of(executor, Executor, "executor"),
+        executor=built_executor(executor),
         precision=_one_of(precision, Precision, "precision"),
         images_per_query=1 if kind == "offline" else per_query,
         batching=batching,
@@ -179,7 +179,8 @@ def _conclude(summary: LoadSummary, was_search: bool) -> None:
     last = summary.trials[-1].verdict
     if was_search and isinstance(summary.most_per_s, Unknown):
         say(summary.most_per_s.reason)
-        raise typer.Exit(UNSTABLE if last is None else BROKEN_PROMISE)
+        is_judged = last is not None and last.queries_more is None
+        raise typer.Exit(BROKEN_PROMISE if is_judged else UNSTABLE)
     if was_search:
         within = summary.within
         said = within.reason if isinstance(within, Unknown) else f"INVALID {within:.0%} above it"

@@ -8,6 +8,7 @@ import typer
 from domain.complaint import Complaint
 
 if TYPE_CHECKING:
+    from domain.record import Executor
     from profiler.protocol import Mode
 
 Quick = Annotated[bool, typer.Option("--quick", help="Minutes: 13 points, 3 runs.")]
@@ -15,7 +16,7 @@ Brief = Annotated[
     bool, typer.Option("--brief", help="Ten minutes: 37 points, 5 short runs; large plans.")
 ]
 Default = Annotated[bool, typer.Option("--default", help="An hour or two: 37 points, 5 runs.")]
-Rigorous = Annotated[bool, typer.Option("--rigorous", help="A day: 53 points, 10 runs.")]
+Rigorous = Annotated[bool, typer.Option("--rigorous", help="Nine hours or more: 53 points, 10 runs.")]
 Budget = Annotated[
     float | None,
     typer.Option(
@@ -27,6 +28,16 @@ Budget = Annotated[
 ]
 PlanFile = Annotated[Path | None, typer.Option("--plan", help="A MeasuringPlan as JSON.")]
 Shape = Annotated[str, typer.Option("--format", help="table, json, csv or md")]
+
+
+def built_executor(name: str) -> "Executor":
+    """The executor of that name. Raises Complaint where it is not built."""
+    from morvit.executors import EXECUTORS
+
+    for known in EXECUTORS:
+        if known == name:
+            return known
+    raise Complaint(f"executor {name!r} is not built; there are {', '.join(EXECUTORS)}")
 
 
 def mode_of(

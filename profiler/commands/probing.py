@@ -12,7 +12,7 @@ from domain.record import Precision
 from domain.shell import emit, format_named, say
 from domain.tables import Cell, rendered
 from domain.units import shown
-from profiler.commands.options import Shape
+from profiler.commands.options import Shape, built_executor
 
 if TYPE_CHECKING:
     from domain.measurement import Measurement
@@ -127,7 +127,7 @@ def largest_batch(
             "weights": "shipped",
             "batch": 1,
             "precision": precision,
-            "executor": executor,
+            "executor": built_executor(executor),
             "routing_source": "real-images",
         }
     )

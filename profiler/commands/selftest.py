@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from domain.complaint import INTERRUPTED, UNSTABLE, CorruptFile
+from domain.complaint import INTERRUPTED, UNSTABLE
 from domain.shell import emit, format_named, say
 from domain.tables import rendered
 from profiler.commands.options import Shape
@@ -52,6 +52,7 @@ def selftest(
         interference_checks,
         noise_checks,
         rows_of,
+        swap_checks,
     )
     from profiler.splitting import splitting_checks
     from profiler.starting import source_commit
@@ -73,11 +74,10 @@ def selftest(
     told(*splitting_checks(1, ones), *splitting_checks(32, large))
     session = _session(id, pairs, runs)
     told(*interference_checks(session.rates))
-    try:
-        told(*noise_checks(read_journal(noise), synthetic))
-    except CorruptFile as error:
-        say(f"recorded noise was not replayed: {error}")
-    told(aa_check(_measured(session, folder))[0])
+    alike = _measured(session, folder)
+    told(aa_check(alike)[0])
+    told(*swap_checks(alike, synthetic))
+    told(*noise_checks(lambda: read_journal(noise), synthetic))
     tested = SelfTest(
         taken_at=now_utc(),
         is_quick=quick,

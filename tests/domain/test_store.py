@@ -118,6 +118,24 @@ def test_no_flipped_bit_of_a_line_is_accepted(tmp_path):
             assert body_of(bytes(flipped), 1) is None, (place, bit)
 
 
+def test_a_line_that_says_one_thing_twice_is_refused(tmp_path):
+    path = tmp_path / "j.jsonl"
+    body = toy_measurement(1).model_dump_json()
+    forged = body[:-1] + ',"run":7}'
+    path.write_text(f'{{"line":1,"crc32":{zlib.crc32(forged.encode())},"record":{forged}}}\n')
+    with pytest.raises(CorruptFile, match="names the key 'run' twice"):
+        read_journal(path)
+
+
+def test_a_journal_that_could_not_be_read_again_is_not_written(tmp_path, monkeypatch):
+    path = tmp_path / "j.jsonl"
+    whole = journal_of(path, toy_measurement(1))
+    monkeypatch.setattr(store, "LARGEST_JOURNAL_BYTES", len(whole) + 10)
+    with Journal(path, Measurement) as journal, pytest.raises(StorageFailed, match="the most"):
+        journal.append(toy_measurement(2))
+    assert path.read_bytes() == whole
+
+
 def test_a_damaged_line_ends_the_valid_prefix(tmp_path):
     path = tmp_path / "j.jsonl"
     whole = journal_of(path, *map(toy_measurement, (1, 2, 3)))

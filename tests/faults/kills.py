@@ -20,7 +20,7 @@ from tests.faults.running import Sweep, orphans_of, pause, problems_of, seeded, 
 from tests.faults.sweep import DEATH_VARIABLE, PLACES, REAL_VARIABLE
 from tests.faults.tally import Fault, Tally
 
-AT_ONCE = 3
+AT_ONCE, FEWEST_IN_A_CHAIN = 3, 4
 FIXED_SHARE, EARLY_SHARE = 0.3, 0.1
 LONGEST_PAUSE_S = 0.6
 POINTS, RUNS = 20, 2
@@ -30,9 +30,9 @@ VICTIMS = ("parent", "group", "worker")
 def kills(tries: int, seed: int) -> Iterator[Fault]:
     """So many kills, a third of each victim; some at a fixed place in the code."""
     tallies = {victim: Tally(f"kill -9 of the {victim}") for victim in VICTIMS}
-    shares = [tries // AT_ONCE + (number < tries % AT_ONCE) for number in range(AT_ONCE)]
-    begun = [0] * AT_ONCE
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    at_once = min(AT_ONCE, max(1, tries // FEWEST_IN_A_CHAIN))
+    shares = [tries // at_once + (number < tries % at_once) for number in range(at_once)]
+    with ThreadPoolExecutor(at_once) as pool:
         chains = [
             pool.submit(_chain, share, seeded(seed, number), tallies)
             for number, share in enumerate(shares)

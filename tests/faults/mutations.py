@@ -116,7 +116,8 @@ def _tried(tries: int, seed: int, whole: Path, world: Path) -> Iterator[Fault]:
         tally = Tally(f"damaged {path.name if '*' not in artefact.path else artefact.path}")
         tallies.append(tally)
         content = path.read_bytes()
-        for reader in (*artefact.readers, *artefact.dear):
+        dear = artefact.dear if each * share >= DEAR_EVERY else ()
+        for reader in (*artefact.readers, *dear):
             if reader not in answers:
                 answers[reader] = reader(world)
                 assert answers[reader].code == OK, answers[reader]
@@ -131,7 +132,7 @@ def _tried(tries: int, seed: int, whole: Path, world: Path) -> Iterator[Fault]:
             path.write_bytes(changed)
             if damage.is_sparse:
                 os.truncate(path, SPARSE_BYTES)
-            readers = artefact.readers + (artefact.dear if number % DEAR_EVERY == 0 else ())
+            readers = artefact.readers + (dear if number % DEAR_EVERY == DEAR_EVERY - 1 else ())
             is_edit = damage.is_edit or artefact.by_hand
             problems = [
                 problem_of(reader(world), answers[reader], is_edit=is_edit) for reader in readers

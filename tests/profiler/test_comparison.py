@@ -237,6 +237,16 @@ def test_points_on_one_side_are_named():
     assert "not measured before" in compared(after, before, Terms()).points[1].evidence
 
 
+def test_one_thing_under_two_names_stays_two_points():
+    values = {"x-a": [0.0, 0.01, 0.02], "x-b": [0.2, 0.21, 0.22]}
+    work = record("x").workload
+    one, other = (session(values, id=id, workload=work) for id in ("s1", "s2"))
+    assert [each.point for each in compared(one, other, Terms()).points] == ["x-a", "x-b"]
+    (verdict,) = compared_points(one, one, ("x-a", "x-b"), Terms()).points
+    assert verdict.is_paired
+    assert verdict.verdict == "SLOWER"
+
+
 def test_repeatability_counts_only_points_that_met_their_precision_where_asked():
     before = session({"a": [0.0] * 3, "b": [0.0] * 3})
     after = (

@@ -10,7 +10,7 @@ import pytest
 import torch
 import typer
 
-from domain.complaint import AllFailed
+from domain.complaint import UNSTABLE, AllFailed
 from domain.loadtest import (
     Batching,
     LatencyPromise,
@@ -99,6 +99,21 @@ def test_a_promise_below_the_service_time_is_kept_at_no_rate(tmp_path: Path) -> 
     assert "no rate was VALID" in summary.most_per_s.reason
     assert {trial.verdict.verdict for trial in summary.trials[1:] if trial.verdict} == {"INVALID"}
     assert exit_code(summary) == 7
+
+
+def test_a_search_begins_where_a_trial_can_be_judged(tmp_path: Path) -> None:
+    # p99 wants 662 queries, a trial of ten seconds may last thirty: from 22 per second on.
+    promise = LatencyPromise(latency_s=0.050, share=0.99)
+    summary = ran(tmp_path, promise=promise, seconds=10.0)
+    assert summary.trials[1].asked_per_s == pytest.approx(662 / 30)
+    assert isinstance(summary.most_per_s, float)
+
+
+def test_trials_too_short_to_judge_are_no_broken_promise(tmp_path: Path) -> None:
+    promise = LatencyPromise(latency_s=0.050, share=0.99)
+    summary = ran(tmp_path, promise=promise, seconds=1.0)
+    assert isinstance(summary.most_per_s, Unknown)
+    assert exit_code(summary) == UNSTABLE
 
 
 def test_every_trial_is_in_the_journal_with_every_query(tmp_path: Path) -> None:

@@ -179,6 +179,14 @@ def test_a_pass_has_the_largest_of_its_stages(board: Board) -> None:
     assert (whole.peak_bytes, whole.reserved_bytes, whole.context_bytes) == (1100, 1100, 500)
 
 
+def test_other_batches_of_the_rotation_are_taken_off_the_peak_alone(board: Board) -> None:
+    model = torch.nn.Identity()
+    whole = MEMORIES["cuda"](
+        model, torch.zeros(1), two_stages(board), Holders(), beside_bytes=100
+    )
+    assert (whole.peak_bytes, whole.reserved_bytes) == (1000, 1100)
+
+
 def test_the_context_is_what_the_device_holds_beside_the_allocator(board: Board) -> None:
     assert context_on_cuda(Holders()) == 500
 

@@ -281,6 +281,7 @@ def test_stored_seconds_say_no_more_than_the_clock_knew(lap_s, passes):
 
 
 QUIET_LATENCY = Latency(
+    inner=1,
     warmup=Warmup(samples_s=(1.0,), is_steady=True),
     clean=Timings(),
     split=Timings(),

@@ -108,6 +108,14 @@ def test_a_larger_batch_than_one_without_room_is_not_tried(tmp_path: Path) -> No
     assert late.workload.batch == 32
 
 
+def test_no_room_under_one_routing_says_nothing_of_another(tmp_path: Path) -> None:
+    toy = session("a", runs=3)
+    points = (forced("oom-8", batch=8), forced("fewer-32", batch=32, survival=(0.5, 0.2, 0.1)))
+    plan = type(toy.plan)(name="sizes", runs=3, points=points)
+    records = run(Session(**{**dict(toy), "plan": plan}), tmp_path)
+    assert {each.status for each in records if each.point == "fewer-32"} == {"ok"}
+
+
 def test_resume_measures_what_is_left_and_nothing_twice(tmp_path: Path) -> None:
     toy = session("a", "b", "c")
     run(toy, tmp_path)

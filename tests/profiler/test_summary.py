@@ -60,6 +60,19 @@ def test_a_percentile_without_enough_samples_says_how_many_it_needs():
     assert "n/a (needs 130, have 70)" in text
 
 
+def test_means_of_several_passes_have_no_tail():
+    row = summary([record(samples_s=(2e-4,) * 200, passes_per_sample=6)])
+    assert row["p90_ms"] is None
+    assert row["p90_ms_unknown"] == "samples are means of 6 passes, whose tail nobody saw"
+    # A record that did not keep the number had as many as fill a millisecond.
+    assert "means of 5 passes" in str(summary([record(samples_s=(2e-4,) * 200)])["p90_ms_unknown"])
+
+
+def test_switches_of_all_passes_are_over_the_seconds_of_all():
+    row = summary([record(samples_s=(2e-4,) * 10, passes_per_sample=5, involuntary_switches=10)])
+    assert row["switches_per_s"] == pytest.approx(10 / (10 * 5 * 2e-4))
+
+
 def test_the_split_is_judged_by_its_pairs():
     row = summary([staged(1), staged(2)])
     assert row["overhead"] == pytest.approx(0.25)
