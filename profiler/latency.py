@@ -191,6 +191,7 @@ def _attempt(
     )
     return Latency(
         warmup=warmup,
+        inner=inner,
         clean=clean,
         split=split,
         conditions=seen,

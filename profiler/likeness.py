@@ -55,11 +55,14 @@ def matched(before: Sequence[Measurement], after: Sequence[Measurement]) -> tupl
     A point that asks for other work on the two sides is one pair too, to be refused with a reason.
     """
     # A side that measured one thing under two names has two points of it.
-    by_name = any(
-        len({record.point for record in runs}) > 1
-        for side in (before, after)
-        for runs in by_work(side).values()
-    ) and {record.point for record in before} & {record.point for record in after} != set()
+    by_name = (
+        any(
+            len({record.point for record in runs}) > 1
+            for side in (before, after)
+            for runs in by_work(side).values()
+        )
+        and {record.point for record in before} & {record.point for record in after} != set()
+    )
     sides = [by_work(before, by_name=by_name), by_work(after, by_name=by_name)]
     pairs = [
         Pair(point=runs[0].point, before=runs, after=sides[1][work])

@@ -52,7 +52,13 @@ def measured(
         resident = meter.used_bytes() if kind == "cuda" else _resident(no_reset)
         show = Rotation(subject)
         energy = energy_pass(
-            show.next, median(latency.clean.samples_s), meter, CLOCKS[kind](), kind, settings, idle_w
+            show.next,
+            median(latency.clean.samples_s),
+            meter,
+            CLOCKS[kind](),
+            kind,
+            settings,
+            idle_w,
         )
     with torch.no_grad(), subject.quietly():
         memory = MEMORIES[kind](

@@ -221,9 +221,7 @@ def aa_check(records: Sequence[Measurement]) -> tuple[Check, Comparisons]:
     return check, verdicts
 
 
-def noise_checks(
-    recorded: Callable[[], Sequence[Measurement]], pairs: int
-) -> tuple[Check, ...]:
+def noise_checks(recorded: Callable[[], Sequence[Measurement]], pairs: int) -> tuple[Check, ...]:
     """Verdicts on two sessions at a time, apart in time, made of the recorded runs."""
     from profiler.trials import false_alarms, found
 

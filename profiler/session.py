@@ -232,7 +232,9 @@ def measure(
             for task in _tasks(session, done):
                 if stop.is_asked:
                     break
-                record = _implied(task, records, session.plan.points) or workers.answer(task, limits)
+                record = _implied(task, records, session.plan.points) or workers.answer(
+                    task, limits
+                )
                 if stop.is_now:
                     break
                 journal.append(record)

@@ -85,9 +85,7 @@ def swapped(
     )
 
 
-def _recorded(
-    sides: Mapping[str, Mapping[int, Measurement]], names: tuple[str, str]
-) -> Recorded:
+def _recorded(sides: Mapping[str, Mapping[int, Measurement]], names: tuple[str, str]) -> Recorded:
     one, other = (sides[name] for name in names)
     both = tuple((one[run], other[run]) for run in sorted(one.keys() & other.keys()))
     records = [record for pair in both for record in pair]
@@ -95,7 +93,9 @@ def _recorded(
     return Recorded(
         sides=both,
         level_s=math.exp(float(np.mean(logs))) if logs else 1.0,
-        kernel_s=median([s for record in records for s in record.calibration_s]) if records else 1.0,
+        kernel_s=median([s for record in records for s in record.calibration_s])
+        if records
+        else 1.0,
     )
 
 

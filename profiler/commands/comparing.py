@@ -14,6 +14,7 @@ from profiler.commands.options import Shape
 if TYPE_CHECKING:
     from domain.comparison import Comparisons
     from domain.measurement import Measurement
+    from domain.record import Estimate
     from profiler.likeness import Pair
 
 SIDE = "A folder that `run` wrote, or a journal; FOLDER:POINT for one of its points."
@@ -119,18 +120,19 @@ def _points_in(records: "tuple[Measurement, ...]", point: str) -> "tuple[Measure
 
 
 def _verdict_rows(result: "Comparisons", shape: Format) -> list[dict[str, Cell]]:
-    def shown(ratio: float | None) -> Cell:
-        if ratio is None or shape == "csv":
-            return None if ratio is None else ratio - 1
-        return f"{ratio - 1:+.1%}"
+    def shown(ratio: "Estimate | None", bound: str) -> Cell:
+        if ratio is None:
+            return None
+        change: float = getattr(ratio, bound) - 1
+        return change if shape == "csv" else f"{change:+.1%}"
 
     return [
         {
             "point": each.point,
             "verdict": each.verdict,
-            "change": shown(each.ratio and each.ratio.value),
-            "low": shown(each.ratio and each.ratio.low),
-            "high": shown(each.ratio and each.ratio.high),
+            "change": shown(each.ratio, "value"),
+            "low": shown(each.ratio, "low"),
+            "high": shown(each.ratio, "high"),
             "runs": f"{each.runs_before}/{each.runs_after}",
             "evidence": each.evidence,
         }

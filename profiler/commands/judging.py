@@ -42,7 +42,9 @@ def export(
     folder: Annotated[Path, typer.Argument(help="The folder that `run` wrote.")],
     compact: Annotated[
         bool,
-        typer.Option("--compact", help="The journal as an xz archive instead, a fifth of its size."),
+        typer.Option(
+            "--compact", help="The journal as an xz archive instead, a fifth of its size."
+        ),
     ] = False,
     verify: Annotated[
         bool, typer.Option("--verify", help="Check what was exported, against its checksums.")

@@ -16,7 +16,9 @@ Brief = Annotated[
     bool, typer.Option("--brief", help="Ten minutes: 37 points, 5 short runs; large plans.")
 ]
 Default = Annotated[bool, typer.Option("--default", help="An hour or two: 37 points, 5 runs.")]
-Rigorous = Annotated[bool, typer.Option("--rigorous", help="Nine hours or more: 53 points, 10 runs.")]
+Rigorous = Annotated[
+    bool, typer.Option("--rigorous", help="Nine hours or more: 53 points, 10 runs.")
+]
 Budget = Annotated[
     float | None,
     typer.Option(

@@ -181,9 +181,7 @@ def test_a_pass_has_the_largest_of_its_stages(board: Board) -> None:
 
 def test_other_batches_of_the_rotation_are_taken_off_the_peak_alone(board: Board) -> None:
     model = torch.nn.Identity()
-    whole = MEMORIES["cuda"](
-        model, torch.zeros(1), two_stages(board), Holders(), beside_bytes=100
-    )
+    whole = MEMORIES["cuda"](model, torch.zeros(1), two_stages(board), Holders(), beside_bytes=100)
     assert (whole.peak_bytes, whole.reserved_bytes) == (1000, 1100)
 
 
