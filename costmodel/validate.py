@@ -24,6 +24,7 @@ from domain.shell import emit, format_named, run_shell, warn
 from domain.store import (
     newest_journal,
     read_journal,
+    reference_again,
     reference_journal,
     reference_root,
     results_root,
@@ -56,7 +57,9 @@ def validate(
 ) -> None:
     """Held-out error, coverage and repeat-to-repeat noise, by split."""
     shape = format_named(format)
-    path = reference_journal() if reference and journal is None else newest_journal(journal)
+    path = newest_journal(journal)
+    if reference and journal is None:
+        path, again = reference_journal(), again or reference_again()
     pairs, rows = own_accuracy(_read(path), None if again is None else _read(newest_journal(again)))
     if not own_only:
         others = row_pairs(published(), devices()) + family_pairs(published(), devices())

@@ -33,6 +33,8 @@ TOKEN_COUNT_NAMES = (b"tokens", b"token_count", b"num_tokens")
 JOURNAL = "journal.jsonl"
 COMPACT_JOURNAL = JOURNAL + SUFFIX
 REFERENCE_JOURNAL = f"sweeps/2-a/{COMPACT_JOURNAL}"
+# The same plan on the same machine half an hour later.
+REFERENCE_AGAIN = f"sweeps/2-b/{COMPACT_JOURNAL}"
 
 # Measurement format 1: the first. 2: subject, conditions, host seconds, switches, memory levels,
 # energy windows.
@@ -142,6 +144,11 @@ def journal_in(folder: Path) -> Path:
 def reference_journal() -> Path:
     """The committed journal that the reference fits and their accuracy are made from."""
     return reference_root() / REFERENCE_JOURNAL
+
+
+def reference_again() -> Path:
+    """The committed journal of another occasion, on which the reference fits are judged too."""
+    return reference_root() / REFERENCE_AGAIN
 
 
 def read_limited(path: Path, most_bytes: int) -> bytes:

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from profiler.session import Session
 
 # Seconds of the harness, pairs at batch 1 and 32, synthetic pairs, real pairs and their runs.
-FULL, SHORT = (10.0, 1000, 200, 200, 20, 5), (1.0, 60, 10, 20, 3, 3)
+FULL, SHORT = (10.0, 1000, 1000, 200, 20, 5), (1.0, 60, 10, 20, 3, 3)
 
 
 def selftest(
     quick: Annotated[
-        bool, typer.Option("--quick", help="Two minutes, to see that it works; else about ten.")
+        bool, typer.Option("--quick", help="Two minutes, to see that it works; else about eleven.")
     ] = False,
     journal: Annotated[
         Path | None, typer.Option(help="Whose noise to replay; else the newest journal.")

@@ -292,7 +292,7 @@ def test_the_command_serves_at_a_rate_and_stores_what_it_saw(tmp_path: Path) -> 
         (("--scenario", "offline", "--qps", "5"), "--qps means nothing to offline"),
         (("--scenario", "servr"), "nearest: server"),
         (("--scenario", "server", "--qps", "1000000"), "queries at most"),
-        (("--executor", "magic"), "unknown executor"),
+        (("--executor", "magic"), "executor 'magic' is not built; there are"),
     ],
 )
 def test_what_makes_no_sense_is_refused_in_a_sentence(arguments, said):

@@ -214,7 +214,7 @@ def test_no_rapl_is_unknown_never_zero(tmp_path: Path) -> None:
     assert "no RAPL counter" in energy.reason
 
 
-def test_slowdowns_of_a_cpu_are_summed_in_seconds(tmp_path: Path) -> None:
+def test_the_slowdown_of_a_cpu_is_that_of_its_worst_core(tmp_path: Path) -> None:
     for number, (core_ms, package_ms) in enumerate([(1500, 40), (500, 40)]):
         folder = tmp_path / "cpu" / f"cpu{number}" / "thermal_throttle"
         folder.mkdir(parents=True)
@@ -222,8 +222,8 @@ def test_slowdowns_of_a_cpu_are_summed_in_seconds(tmp_path: Path) -> None:
         (folder / "package_throttle_total_time_ms").write_text(f"{package_ms}\n")
     held_s = RaplMeter(tmp_path, tmp_path / "cpu").held_back_s()
     assert isinstance(held_s, dict)
-    assert held_s["thermal slowdown of the core"] == pytest.approx(2.0)
-    assert held_s["thermal slowdown of the package"] == pytest.approx(0.08)
+    assert held_s["thermal slowdown of the core"] == pytest.approx(1.5)
+    assert held_s["thermal slowdown of the package"] == pytest.approx(0.04)
     assert isinstance(RaplMeter(tmp_path, tmp_path / "none").held_back_s(), Unknown)
 
 

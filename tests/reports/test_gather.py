@@ -54,27 +54,27 @@ def test_what_was_stored_is_what_is_shown(root):
         assert part.source.startswith("results/")
 
 
-def test_the_reference_stands_in_and_says_so(root):
+def write_reference(root):
+    """As committed: the journal compact in a folder of its own, what it led to beside that folder."""
     write_session(root / "reference")
+    journal = root / "reference" / "journal.jsonl"
+    compact = root / "reference" / store.REFERENCE_JOURNAL
+    store.write_whole(compact, compacted(journal.read_bytes()))
+    journal.unlink()
     write_rest(root / "reference", "validation_pairs.json", "fits/machine-toy.json")
-    for part in contents_of(None, WHEN).parts.values():
+    return compact.parent
+
+
+def test_the_reference_stands_in_and_says_so(root):
+    session = write_reference(root)
+    contents = contents_of(None, WHEN)
+    for part in contents.parts.values():
         assert isinstance(part, Found)
         assert part.is_reference
         assert part.source.startswith("results/reference/")
-
-
-def test_a_reference_may_lie_compact_in_a_folder_of_its_own(root, monkeypatch):
-    write_session(root / "reference")
-    journal = root / "reference" / "journal.jsonl"
-    compact = root / "reference" / "sweeps" / "2-a" / "journal.jsonl.xz"
-    store.write_whole(compact, compacted(journal.read_bytes()))
-    journal.unlink()
-    monkeypatch.setattr(store, "REFERENCE_JOURNAL", "sweeps/2-a/journal.jsonl.xz")
-    contents = contents_of(None, WHEN)
     assert contents.measurements.value == records.measurements()
-    assert contents.measurements.is_reference
     assert contents.decisions.source == "results/reference/decisions.json"
-    assert contents_of(compact.parent, WHEN).measurements.value == records.measurements()
+    assert contents_of(session, WHEN).measurements.value == records.measurements()
 
 
 def test_own_results_go_before_the_reference(root):
