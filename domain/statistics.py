@@ -19,6 +19,24 @@ def median(samples: ArrayLike) -> float:
     return float(np.median(values))
 
 
+def median_bounds(samples: Sequence[float]) -> tuple[float, float] | None:
+    """The 95 % interval of the median, from order statistics; None for fewer than six samples.
+
+    It reaches 0.98·√n ranks to both sides of the middle.
+
+    >>> median_bounds([3.0, 1.0, 2.0, 5.0, 4.0, 6.0])
+    (1.0, 6.0)
+    """
+    count = len(samples)
+    if count < 6:
+        return None
+    ordered = sorted(samples)
+    reach = 0.98 * math.sqrt(count)
+    low = max(0, math.floor(count / 2 - reach))
+    high = min(count - 1, math.ceil(count / 2 + reach) - 1)
+    return ordered[low], ordered[high]
+
+
 def upper_percentile(samples: Sequence[float], share: float) -> float | None:
     """Upper 99 % confidence bound of the percentile `share`, or None where samples are too few.
 

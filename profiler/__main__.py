@@ -5,7 +5,7 @@ from collections.abc import Callable
 import typer
 
 from domain.shell import run_shell
-from profiler.commands import comparing, judging, loading, measuring, probing, selftest
+from profiler.commands import comparing, judging, loading, lockstep, measuring, probing, selftest
 
 # In the order that a newcomer meets them; each with an example for --help.
 COMMANDS: tuple[tuple[Callable[..., None], str], ...] = (
@@ -15,6 +15,7 @@ COMMANDS: tuple[tuple[Callable[..., None], str], ...] = (
     (measuring.resume, "resume results/measurements/mine"),
     (comparing.show, "show results/measurements/mine --by depth"),
     (comparing.compare, "compare results/measurements/before results/measurements/after"),
+    (lockstep.lockstep, "lockstep batch=8 batch=8,executor=masked"),
     (judging.export, "export results/measurements/mine"),
     (probing.operators, "operators --minutes 3 --precision fp32,bf16"),
     (probing.largest_batch, "largest-batch --executor masked --limit-bytes 4000000000"),

@@ -166,6 +166,15 @@ def verdict_of(seen: Difference, terms: Terms) -> Verdict:
     return "SAME" if reach < math.log1p(terms.same_within) else "AMBIGUOUS"
 
 
+def within_reach(seen: Difference) -> tuple[float, float, float]:
+    """Low, value and high of the ratio."""
+    low, value, high = (
+        math.exp(max(-WIDEST_LOG, min(WIDEST_LOG, seen.log_ratio + away)))
+        for away in (-seen.half_width, 0.0, seen.half_width)
+    )
+    return low, value, high
+
+
 def _runs(records: Sequence[Measurement], session: int, *, has_kernel: bool) -> Runs:
     """The run values of one side; the kernel counts where it ran beside every sample."""
     has_kernel &= all(len(each.calibration_s) == len(each.samples_s) for each in records)
@@ -199,14 +208,7 @@ def _company(
 def _judged(pair: Pair, variation: Variation, places: tuple[int, int], terms: Terms) -> Comparison:
     is_paired = pair.shared_runs >= terms.least_runs
     seen = (variation.paired if is_paired else variation.difference)(*places, terms.level)
-    low, value, high = (
-        math.exp(max(-WIDEST_LOG, min(WIDEST_LOG, log)))
-        for log in (
-            seen.log_ratio - seen.half_width,
-            seen.log_ratio,
-            seen.log_ratio + seen.half_width,
-        )
-    )
+    low, value, high = within_reach(seen)
     one, other = pair.usable
     return Comparison(
         point=pair.point,

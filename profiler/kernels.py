@@ -24,7 +24,8 @@ from domain.statistics import relative_spread
 from morvit.executors import together
 from profiler.clock import CLOCKS, DeviceKind
 from profiler.conditions import Judgement, Watch, judged, spare_cores
-from profiler.latency import LARGEST_UNREST, CalibrationKernel
+from profiler.latency import CalibrationKernel
+from profiler.lookout import LARGEST_UNREST
 from profiler.messages import Preparation, now_utc
 from profiler.microbench import OperatorTask, untimed
 from profiler.operators import PRECISIONS_OF, work_of

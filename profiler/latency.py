@@ -1,42 +1,25 @@
-"""The timed passes of a point and their verdict; measured again where something took the machine.
+"""The timed passes of a point, under a lookout: warm up, clean samples, clean and split in turn."""
 
-    watch ─ warm up ─ clean samples ─ clean/split pairs ─ watch ─ verdict ─┐
-      └──────────────── pause, at most `retries` times ◄── contended ──────┘
-
-The verdict rests on what was seen beside the samples, never on the samples: to measure again until
-they please would be a choice among them.
-"""
-
-import gc
-import math
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from domain.measurement import Conditions, Status
-from domain.statistics import median, relative_spread
+from domain.statistics import median
 from profiler.clock import CLOCKS, STAGE_CLOCKS, DeviceKind
-from profiler.conditions import Watch, judged, spare_cores
+from profiler.lookout import Attempt, Lookout, persistent
 from profiler.protocol import Settings, Timings, Warmup, inner_loop, pairs, sample, warm_up
 from profiler.subjects import Subject
 from profiler.telemetry import Meter
-from profiler.throttling import ClockWatch
 
-# Instrumented over clean, the parts against the whole, and the calibration kernel's spread.
-LARGEST_OVERHEAD, LARGEST_REST, LARGEST_UNREST = 0.03, 0.02, 0.25
+# Instrumented over clean, and the parts against the whole.
+LARGEST_OVERHEAD, LARGEST_REST = 0.03, 0.02
 # Thread CPU time over wall time of a clean sample: a thread that waits was not computing.
 LEAST_CPU_SHARE = 0.9
 # Host time over the whole of a GPU's sample, after trtexec: above it the GPU waits for its orders.
 LARGEST_HOST_SHARE = 0.8
-
-# Back-offs of a point, and what all of its attempts may take: of the worker's timeout, and at all.
-SPOILED: tuple[Status, ...] = ("contended", "throttled")
-PAUSES_S = (1.0, 4.0, 10.0)
-LARGEST_SHARE_OF_TIMEOUT, MOST_ATTEMPTS_S = 0.5, 120.0
 
 
 class CalibrationKernel:
@@ -88,20 +71,13 @@ class Rotation:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Latency:
-    """What the timed passes gave, under which conditions, and the verdict on it.
-
-    `cause` is what took the machine; `reason` that, and whatever else is worth saying.
-    """
+class Latency(Attempt):
+    """What the timed passes gave."""
 
     warmup: Warmup
     inner: int
     clean: Timings
     split: Timings
-    conditions: Conditions
-    status: Status
-    reason: str
-    cause: str = ""
 
     @property
     def calibration_s(self) -> tuple[float, ...]:
@@ -125,36 +101,6 @@ def latency_of(
     return persistent(lambda: _attempt(subject, kind, settings, threads, meter), settings)
 
 
-def persistent(
-    attempt: Callable[[], Latency],
-    settings: Settings,
-    now_s: Callable[[], float] = time.monotonic,
-    pause: Callable[[float], None] = time.sleep,
-) -> Latency:
-    """What an attempt gives, made again where something else took the machine.
-
-    At most `settings.retries` times, and only where a further one as long as the last still ends in
-    time. The last attempt is what counts; the reason tells what spoiled those before.
-    """
-    began_s = now_s()
-    most_s = min(MOST_ATTEMPTS_S, LARGEST_SHARE_OF_TIMEOUT * settings.timeout_s)
-    earlier: list[str] = []
-    while True:
-        attempt_s = now_s()
-        latency = attempt()
-        ended_s = now_s()
-        pause_s = PAUSES_S[len(earlier)] if len(earlier) < settings.retries else math.inf
-        would_end_s = ended_s + pause_s + (ended_s - attempt_s)
-        if latency.status not in SPOILED or would_end_s - began_s > most_s:
-            break
-        earlier.append(f"attempt {len(earlier) + 1}: {latency.cause}")
-        pause(pause_s)
-    if not earlier:
-        return latency
-    last = f"attempt {len(earlier) + 1}: {latency.reason or 'undisturbed'}"
-    return replace(latency, reason="; ".join([*earlier, last]))
-
-
 def _attempt(
     subject: Subject,
     kind: DeviceKind,
@@ -163,61 +109,20 @@ def _attempt(
     meter: Meter,
 ) -> Latency:
     clock = CLOCKS[kind]()
-    clocks = ClockWatch(meter, clock, kind)
-    clocks.look()
     batches = len(subject.batches)
-    show, kernel = Rotation(subject), CalibrationKernel(kind)
+    show, kernel, stages = Rotation(subject), CalibrationKernel(kind), STAGE_CLOCKS[kind](clock)
     kernel()
-    gc.disable()
-    try:
+    with Lookout(meter, clock, kind, threads) as lookout:
         warmup = warm_up(show.next, batches, show.first, clock, settings)
         inner = inner_loop(warmup, settings, batches)
-        watch = Watch()
+        lookout.begin()
         clean = sample(show.next, kernel, batches, inner, clock, settings)
-        stages = STAGE_CLOCKS[kind](clock)
         split = pairs(show.next, show.again, kernel, stages, inner, batches, clock, settings)
-        seen = watch.seen()
-    finally:
-        gc.enable()
-    clocks.look()
-    slow = clocks.slowdown()
-    judgement = judged(seen, len(watch.cores), spare_cores(kind, threads))
-    slowed = [f"the device slowed down: {', '.join(slow.causes)}"] if slow.causes else []
-    status, reason = verdict(
-        slowed=slowed,
-        causes=judgement.causes,
+    came = lookout.attempt(
         calibration_s=(*clean.calibration_s, *split.calibration_s),
-        notes=(*judgement.notes, *slow.notes, *_notes(kind, warmup, clean, split)),
+        notes=tuple(_notes(kind, warmup, clean, split)),
     )
-    return Latency(
-        warmup=warmup,
-        inner=inner,
-        clean=clean,
-        split=split,
-        conditions=seen,
-        status=status,
-        reason=reason,
-        cause="; ".join([*slowed, *judgement.causes]),
-    )
-
-
-def verdict(
-    slowed: Sequence[str],
-    causes: Sequence[str],
-    calibration_s: Sequence[float],
-    notes: Sequence[str],
-) -> tuple[Status, str]:
-    """Status and reason: the first that applies decides, all is said. Beside `ok` it is a note."""
-    unrest = relative_spread(calibration_s)
-    restless = (
-        [f"the calibration kernel spread by {unrest:.0%} (IQR over median): a restless machine"]
-        if unrest > LARGEST_UNREST
-        else []
-    )
-    status: Status = (
-        "throttled" if slowed else "contended" if causes else "unstable" if restless else "ok"
-    )
-    return status, "; ".join([*slowed, *causes, *restless, *notes])
+    return Latency(**vars(came), warmup=warmup, inner=inner, clean=clean, split=split)
 
 
 def overhead_of(split: Timings) -> float:

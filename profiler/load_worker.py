@@ -19,10 +19,11 @@ from domain.routing import RoutingDistribution
 from domain.statistics import relative_spread
 from profiler.clock import CLOCKS, Clock, DeviceKind, Laps
 from profiler.conditions import Watch, judged, spare_cores
-from profiler.latency import LARGEST_UNREST, CalibrationKernel
+from profiler.latency import CalibrationKernel
 from profiler.load import Cut, Served, poisson_arrivals_s, served, streamed
 from profiler.load_evidence import most_late
 from profiler.loading import MOST_QUERIES, LoadTask, failed_load
+from profiler.lookout import LARGEST_UNREST
 from profiler.messages import Preparation, Source, now_utc, workload_of
 from profiler.protocol import warm_up
 from profiler.subjects import Subject, subject_of

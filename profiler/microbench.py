@@ -10,22 +10,21 @@ import random
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from domain.complaint import AllFailed, Complaint, NoDevice, first_error
+from domain.complaint import AllFailed, Complaint
 from domain.measurement import Environment, Rates, Status
 from domain.microbenchmark import OperatorPoint, OperatorTiming
 from domain.record import Identifier, Positive, PositiveCount, Record, Unknown
 from domain.statistics import median_of_runs
-from domain.store import Journal
 from domain.tables import Cell
 from domain.units import GIGA, MICRO
+from profiler.errands import Errands
 from profiler.messages import Preparation, now_utc
 from profiler.operators import least_s, shape_of, work_of
-from profiler.session import Stop, check_same, prepared_worker
-from profiler.supervisor import Worker, WorkerDied, WorkerLate
+from profiler.session import Stop
+from profiler.supervisor import Worker
 
 JOURNAL = "operators.jsonl"
 WORKER = (sys.executable, "-m", "profiler.kernels")
@@ -143,59 +142,25 @@ def benchmarked(
 
     Raises AllFailed where not one could be timed, Complaint in another environment.
     """
-    records: list[OperatorTiming] = []
-    stop.worker, worker_of = first_worker, 1
-    total = wanted.runs * len(wanted.points)
-    with Journal(journal_at, OperatorTiming) as journal:
-        try:
-            for task in wanted.tasks():
-                if stop.is_asked:
-                    break
-                if task.run != worker_of:
-                    _end(stop)
-                    worker_of = task.run
-                record = _answer(task, wanted, stop, command, timeout_s)
-                if stop.is_now:
-                    break
-                journal.append(record)
-                records.append(record)
-                report(record, len(records), total)
-        finally:
-            _end(stop)
+    errands = Errands(
+        command=command,
+        preparation=wanted.preparation,
+        environment=wanted.environment,
+        answer=OperatorTiming,
+        unanswered=untimed,
+        timeout_s=timeout_s,
+    )
+    numbers, total = count(1), wanted.runs * len(wanted.points)
+    records = errands.done(
+        wanted.tasks(),
+        journal_at,
+        stop=stop,
+        report=lambda record: report(record, next(numbers), total),
+        first_worker=first_worker,
+    )
     if records and not any(record.samples_s for record in records):
         raise AllFailed(f"all {len(records)} operators failed; the last: {records[-1].reason}")
-    return tuple(records)
-
-
-def _answer(
-    task: OperatorTask, wanted: Benchmark, stop: Stop, command: Sequence[str], timeout_s: float
-) -> OperatorTiming:
-    def began(worker: Worker) -> None:
-        stop.worker = worker
-        if stop.is_now:
-            worker.kill()  # the signal came before there was a worker to end
-
-    try:
-        if stop.worker is None:
-            preparation = Preparation(**{**dict(wanted.preparation), "wants_rates": False})
-            _, came, _ = prepared_worker(preparation, command, began)
-            check_same(wanted.environment, came)
-        assert stop.worker is not None
-        answer = stop.worker.ask(task.model_dump_json(), timeout_s)
-        return OperatorTiming.model_validate_json(answer)
-    except NoDevice:
-        stop.worker = None
-        if stop.is_now:
-            return untimed(task, "failed", "stopped")
-        raise
-    except ValidationError as error:
-        return untimed(task, "failed", f"the worker gave no valid record: {first_error(error)}")
-    except WorkerLate as error:
-        stop.worker = None
-        return untimed(task, "timeout", str(error))
-    except WorkerDied as error:
-        stop.worker = None
-        return untimed(task, "oom" if error.is_out_of_memory else "failed", str(error))
+    return records
 
 
 def summary(runs: Sequence[OperatorTiming]) -> dict[str, Cell]:
@@ -240,12 +205,6 @@ def _share(record: OperatorTiming, flop_per_s: float, bytes_per_s: float) -> flo
         return bytes_per_s / record.rates.copy_bytes_per_s
     peak = record.rates.peak_flop_per_s(record.point.precision)
     return None if isinstance(peak, Unknown) else flop_per_s / peak
-
-
-def _end(stop: Stop) -> None:
-    worker, stop.worker = stop.worker, None
-    if worker is not None:
-        worker.end()
 
 
 def untimed(task: OperatorTask, status: Status, reason: str) -> OperatorTiming:

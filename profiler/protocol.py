@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import Field
 
 from domain.record import NonNegative, Positive, PositiveCount, Record
-from domain.statistics import median
+from domain.statistics import median, median_bounds
 from profiler.clock import DIGITS, Clock, Lap, Laps, StageClock
 
 Mode = Literal["quick", "brief", "default", "rigorous"]
@@ -219,19 +219,13 @@ def inner_loop(warmup: Warmup, settings: Settings, rotation: int = 1) -> int:
 
 
 def half_width(samples_s: Sequence[float]) -> float | None:
-    """Half the 95 % interval of the median over the median, from order statistics; None below 6.
+    """Half the 95 % interval of the median over the median; None for fewer than six samples.
 
     >>> half_width([1.0] * 5) is None, half_width([1.0] * 6)
     (True, 0.0)
     """
-    count = len(samples_s)
-    if count < 6:
-        return None
-    ordered = sorted(samples_s)
-    reach = 0.98 * math.sqrt(count)
-    low = max(0, math.floor(count / 2 - reach))
-    high = min(count - 1, math.ceil(count / 2 + reach) - 1)
-    return (ordered[high] - ordered[low]) / 2 / median(ordered)
+    bounds = median_bounds(samples_s)
+    return None if bounds is None else (bounds[1] - bounds[0]) / 2 / median(samples_s)
 
 
 def sample(

@@ -3,6 +3,7 @@
 harness overhead     the sampling loop around a pass that does nothing, and one of exactly 1 ms
 depth instrumentation   a pass split by stage over a clean one of the same batch, in turn
 depth sum            what the stages leave of the pass that they are stages of
+in lockstep          real pairs alike, real pairs with a slowdown (profiler.lockstep_trials)
 real A/A pairs       the same point measured twice in every run of a session
 recorded noise       verdicts on synthetic pairs of one session (profiler.swaps) and of two that
                      lie apart in time (profiler.trials)
@@ -232,7 +233,7 @@ def noise_checks(recorded: Callable[[], Sequence[Measurement]], pairs: int) -> t
         hits = found(records, slowdown=SLOWDOWN, pairs=pairs)
     except Complaint as reason:
         return (_not_tried(name, str(reason)),)
-    return _trial_checks(name, alarms, hits)
+    return trial_checks(name, alarms, hits)
 
 
 def swap_checks(records: Sequence[Measurement], pairs: int) -> tuple[Check, ...]:
@@ -245,14 +246,15 @@ def swap_checks(records: Sequence[Measurement], pairs: int) -> tuple[Check, ...]
         hits = swapped(records, pairs=pairs, slowdown=SLOWDOWN)
     except Complaint as reason:
         return (_not_tried(name, str(reason)),)
-    return _trial_checks(name, alarms, hits)
+    return trial_checks(name, alarms, hits)
 
 
 def _not_tried(name: str, reason: str) -> Check:
     return Check(name=name, bar="tried", seen=Unknown(reason=reason), samples=0, passed=False)
 
 
-def _trial_checks(name: str, alarms: "Trial", hits: "Trial") -> tuple[Check, ...]:
+def trial_checks(name: str, alarms: "Trial", hits: "Trial") -> tuple[Check, ...]:
+    """Things alike called different, and slowdowns found, of so many trials."""
     return (
         Check(
             name=f"{name}: A/A pairs called different",

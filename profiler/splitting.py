@@ -1,13 +1,6 @@
-"""What splitting a pass by stage costs, and what the stages leave of it: the network's self-test.
-
-    clean ─ kernel ─ split ─ kernel │ split ─ kernel ─ clean ─ kernel │ …    each pair on one batch
-
-The second pass on a batch may find it warm. So a value is the mean of a pair in one order and the
-next in the other: what the order does to one, it does to the other with the opposite sign.
-"""
+"""What splitting a pass by stage costs, and what the stages leave of it: the network's self-test."""
 
 import gc
-import math
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +9,7 @@ from domain.measurement import PlannedPoint
 from profiler.clock import CLOCKS, STAGE_CLOCKS, DeviceKind, Laps
 from profiler.latency import CalibrationKernel
 from profiler.messages import SHIPPED_SOURCE
+from profiler.quartets import log_ratios, quartets
 from profiler.selftest import LARGEST_REST, LARGEST_SPLIT, Check, within
 from profiler.source import network_of
 from profiler.subjects import Subject, subject_of
@@ -56,44 +50,30 @@ def splitting_checks(batch: int, pairs: int, kind: DeviceKind = "cpu") -> tuple[
 def splits_of(subject: Subject, kind: DeviceKind, pairs: int) -> Splits:
     """`pairs` pairs (an even number of them) on the batches of a subject in turn."""
     clock = CLOCKS[kind]()
-    kernel, stages = CalibrationKernel(kind), STAGE_CLOCKS[kind](clock)
+    kernel, stages, laps = CalibrationKernel(kind), STAGE_CLOCKS[kind](clock), Laps(clock)
     for place in range(WARM_PASSES):
         subject.run(place)
         kernel()
-    log_ratios: list[float] = []
     rests: list[float] = []
+
+    def clean_s(place: int) -> float:
+        kernel()
+        laps.start()
+        subject.run(place)
+        return laps.lap().wall_s
+
+    def split_s(place: int) -> float:
+        kernel()
+        laps.start()
+        stages.start()
+        subject.run(place, stages.mark)
+        whole_s = laps.lap().wall_s
+        rests.append(1.0 - sum(stages.read().values()) / whole_s)
+        return whole_s
+
     gc.disable()
     try:
-        laps = Laps(clock)
-
-        def clean_s(place: int) -> float:
-            subject.run(place)
-            return laps.lap().wall_s
-
-        def split_s(place: int) -> float:
-            stages.start()
-            subject.run(place, stages.mark)
-            whole_s = laps.lap().wall_s
-            rests.append(1.0 - sum(stages.read().values()) / whole_s)
-            return whole_s
-
-        def settle() -> None:
-            kernel()
-            laps.start()
-
-        for place in range(0, pairs - pairs % 2, 2):
-            settle()
-            first_clean_s = clean_s(place)
-            settle()
-            then_split_s = split_s(place)
-            settle()
-            first_split_s = split_s(place + 1)
-            settle()
-            then_clean_s = clean_s(place + 1)
-            log_ratios.append(
-                (math.log(then_split_s / first_clean_s) + math.log(first_split_s / then_clean_s))
-                / 2
-            )
+        seen = quartets(clean_s, split_s, lambda clean, _: len(clean) >= pairs - pairs % 2)
     finally:
         gc.enable()
-    return Splits(log_ratios=tuple(log_ratios), rests=tuple(rests))
+    return Splits(log_ratios=tuple(log_ratios(*seen)), rests=tuple(rests))

@@ -98,7 +98,7 @@ class Variation:
         raw = np.mean(self.groups[after].log_s) - np.mean(self.groups[before].log_s)
         return Difference(
             log_ratio=float(raw - explained),
-            half_width=_quantile(level, freedom) * float(np.sqrt(variance + doubt)),
+            half_width=student(level, freedom) * float(np.sqrt(variance + doubt)),
             sd=float(np.sqrt(np.mean([self.variances[before], self.variances[after]]))),
             kernel=_kernel_change(self.groups[before], self.groups[after]),
         )
@@ -116,7 +116,7 @@ class Variation:
         variance, freedom = prior.drawn(float(each.var(ddof=1)) / 2, len(each) - 1.0)
         return Difference(
             log_ratio=float(each.mean()),
-            half_width=_quantile(level, freedom)
+            half_width=student(level, freedom)
             * float(np.sqrt(2 * variance / len(each) + self._doubt(before, after))),
             sd=float(np.sqrt(variance)),
             kernel=0.0,
@@ -298,7 +298,8 @@ def _inverse_trigamma(value: float) -> float:
     return y
 
 
-def _quantile(level: float, freedom: float) -> float:
+def student(level: float, freedom: float) -> float:
+    """How many standard errors an interval at `level` reaches, by Student's t."""
     return float(special.stdtrit(freedom, (1 + level) / 2))
 
 

@@ -31,6 +31,22 @@ Budget = Annotated[
 PlanFile = Annotated[Path | None, typer.Option("--plan", help="A MeasuringPlan as JSON.")]
 Shape = Annotated[str, typer.Option("--format", help="table, json, csv or md")]
 
+Margin = Annotated[
+    float, typer.Option(min=0, max=1, help="Differences up to this are never called one.")
+]
+SameWithin = Annotated[
+    float, typer.Option(min=1e-4, max=1, help="SAME rules out differences beyond this.")
+]
+Level = Annotated[float, typer.Option(min=0.5, max=0.9999, help="Confidence of every interval.")]
+FailOn = Annotated[str, typer.Option(help="`slower`: exit 3 where any point is SLOWER.")]
+
+
+def checked_fail_on(value: str) -> bool:
+    """Whether a SLOWER fails the command. Raises Complaint for anything else than asked or not."""
+    if value not in ("nothing", "slower"):
+        raise Complaint(f"wanted --fail-on nothing or slower, got {value!r}")
+    return value == "slower"
+
 
 def built_executor(name: str) -> "Executor":
     """The executor of that name. Raises Complaint where it is not built."""

@@ -13,6 +13,7 @@ from domain.tables import rendered
 from profiler.commands.options import Shape
 
 if TYPE_CHECKING:
+    from domain.lockstep import LockstepRun
     from domain.measurement import Measurement
     from profiler.selftest import Check
     from profiler.session import Session
@@ -23,7 +24,7 @@ FULL, SHORT = (10.0, 1000, 1000, 200, 20, 5), (1.0, 60, 10, 20, 3, 3)
 
 def selftest(
     quick: Annotated[
-        bool, typer.Option("--quick", help="Two minutes, to see that it works; else about eleven.")
+        bool, typer.Option("--quick", help="Two minutes, to see that it works; else about twenty.")
     ] = False,
     journal: Annotated[
         Path | None, typer.Option(help="Whose noise to replay; else the newest journal.")
@@ -44,6 +45,7 @@ def selftest(
     from domain.store import newest_journal, read_journal, reference_root, results_root, save
     from profiler.environment import usable_cores
     from profiler.latency import CalibrationKernel
+    from profiler.lockstep_trials import real_checks, replayed_checks
     from profiler.messages import now_utc
     from profiler.selftest import (
         SelfTest,
@@ -74,6 +76,8 @@ def selftest(
     told(*splitting_checks(1, ones), *splitting_checks(32, large))
     session = _session(id, pairs, runs)
     told(*interference_checks(session.rates))
+    turns = _turns(session, folder)
+    told(*real_checks(turns), *replayed_checks(turns, synthetic))
     alike = _measured(session, folder)
     told(aa_check(alike)[0])
     told(*swap_checks(alike, synthetic))
@@ -116,6 +120,33 @@ def _session(id: str, pairs: int, runs: int) -> "Session":
         environment=environment,
         rates=rates,
     )
+
+
+def _turns(session: "Session", folder: Path) -> "tuple[LockstepRun, ...]":
+    """Pairs in lockstep, run now: each point against itself, and against itself slowed down."""
+    from profiler.lockstep import JOURNAL, Contest, contested
+    from profiler.lockstep_trials import SHORT_TURNS, trial_pairs
+    from profiler.session import Stop
+
+    contest = Contest(
+        session=session.id,
+        pairs=trial_pairs(session.plan),
+        settings=SHORT_TURNS,
+        seed=session.seed,
+        preparation=session.preparation,
+        environment=session.environment,
+    )
+    with Stop(say) as stop:
+        records = contested(contest, folder / JOURNAL, stop=stop, report=_said_where_lost)
+    if stop.is_asked:
+        say("stopped; nothing was concluded")
+        raise typer.Exit(INTERRUPTED)
+    return records
+
+
+def _said_where_lost(record: "LockstepRun") -> None:
+    if not record.is_usable:
+        say(f"run {record.run} {record.after.id}: {record.status} {record.reason}")
 
 
 def _measured(session: "Session", folder: Path) -> "tuple[Measurement, ...]":

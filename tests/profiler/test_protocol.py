@@ -10,15 +10,8 @@ from hypothesis import strategies as st
 
 from profiler.clock import HostStages, Laps, RealClock, ScriptedClock
 from profiler.conditions import conditions_between, reading
-from profiler.latency import (
-    MOST_ATTEMPTS_S,
-    PAUSES_S,
-    Latency,
-    overhead_of,
-    persistent,
-    rest_of,
-    verdict,
-)
+from profiler.latency import Latency, overhead_of, rest_of
+from profiler.lookout import MOST_ATTEMPTS_S, PAUSES_S, persistent, verdict
 from profiler.protocol import (
     SETTINGS,
     Settings,
@@ -288,6 +281,7 @@ QUIET_LATENCY = Latency(
     conditions=conditions_between(reading(0), replace(reading(0), wall_s=1e9), frozenset()),
     status="ok",
     reason="",
+    cause="",
 )
 CONTENDED_LATENCY = replace(
     QUIET_LATENCY, status="contended", cause="a hog", reason="a hog; a note"
