@@ -32,15 +32,16 @@ from profiler.selftest import (
 )
 from profiler.trials import Trial
 
-# Of each pair in each run: a third of a second to get warm, half a second to a second and a half.
+# Of each pair in each run: a third of a second to get warm, one to three seconds of quartets. Half of
+# that left a run's median uncertain by 1-2.5 %, and too few slowdowns of 5 % were found.
 SHORT_TURNS = Settings(
     **{
         **dict(SETTINGS["quick"]),
         "runs": 5,
         "least_warmup_s": 0.05,
         "most_warmup_s": 0.2,
-        "least_s": 0.5,
-        "most_s": 0.75,
+        "least_s": 1.0,
+        "most_s": 1.5,
     }
 )
 NAMES = ("alike", "slower")
