@@ -2,7 +2,7 @@
 
 import math
 
-from costmodel.operators import Bytes, loads_of
+from costmodel.operators import Bytes, loads_of, moved_tokens
 from domain.architecture import Architecture
 from domain.device import DeviceSpec
 from domain.record import Estimate, Unknown
@@ -25,7 +25,8 @@ def allocated_bytes(workload: Workload) -> float:
 
     A layer holds its input, the sum after attention, a norm's output and the hidden values before
     and after the activation: (3·d + 2·d_ff) a token. A recursion keeps the state of all tokens
-    beside that and, when packed, the gathered rows it began with.
+    beside that and, when packed, the gathered rows it began with and those that the recursion before
+    moved.
     """
     net, size = workload.architecture, Bytes.of(workload.precision)
     weights = float(size.weight * net.parameters)
@@ -33,12 +34,17 @@ def allocated_bytes(workload: Workload) -> float:
     everything = float(workload.batch * net.tokens)
     peaks = [_layer_bytes(net, everything, size)] if net.layers_before or net.layers_after else []
     state = size.element * everything * net.width
-    for load in loads_of(workload.routing, workload.batch, workload.executor, net):
+    loads = loads_of(workload.routing, workload.batch, workload.executor, net)
+    # What the recursion before moved is kept for the router; the first looks at the state itself.
+    looked_at = (0.0, *moved_tokens(workload)[:-1])
+    for load, before in zip(loads, looked_at, strict=True):
         # The first layer's input is the state or the gathered rows; later ones have their own.
         is_copied = net.is_routed and workload.executor != "masked"
         kept = state if is_copied or net.shared_layers > 1 else 0.0
         if is_copied and net.shared_layers > 1:
             kept += size.element * load.tokens * net.width
+        if is_copied:
+            kept += size.element * before * net.width
         peaks.append(kept + _layer_bytes(net, load.tokens, size))
     indices = INDEX_BYTES * everything * net.is_routed
     return weights + images + indices + max(peaks)

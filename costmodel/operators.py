@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from domain.architecture import Architecture
+from domain.architecture import ROUTER_HIDDEN, Architecture
 from domain.device import BYTES_OF, WEIGHT_BYTES_OF
 from domain.record import Executor, Precision
 from domain.routing import RoutingDistribution
@@ -85,15 +85,27 @@ def _operators(workload: Workload) -> Iterator[Operator]:
     )
     yield from _embedding(net, everything, size)
     yield from _layers(net, everything, size, "prologue", net.layers_before)
+    moved = moved_tokens(workload)
     if net.is_routed and net.router == "token-choice":
-        yield _router(net, workload.batch, size, "prologue", outputs=net.recursions)
+        yield from _router(net, everything.tokens, size, "prologue", outputs=net.recursions)
     for index, load in enumerate(loads):
         stage = f"recursion-{index + 1}"
         if net.is_routed:
             if net.router == "expert-choice":
-                yield _router(net, workload.batch, size, stage, outputs=1)
+                before = moved[index - 1] if index else everything.tokens
+                yield from _router(net, before, size, stage, outputs=1)
             yield from _compaction(net, load, workload.executor, size, stage)
-        yield from _layers(net, load, size, stage, net.shared_layers)
+            if net.depth_parameters == "embeddings":
+                yield _elementwise(
+                    stage,
+                    "depth-embedding",
+                    elements=load.tokens * net.width,
+                    passes=2,
+                    element=size.element,
+                )
+        is_shared = net.is_routed and net.keys_and_values == "recursive-sharing" and index > 0
+        remembered = remembered_keys(workload, index) if is_shared else None
+        yield from _layers(net, load, size, stage, net.shared_layers, remembered)
     yield from _layers(net, everything, size, "epilogue", net.layers_after)
     yield from _head(net, everything, size)
 
@@ -130,6 +142,35 @@ def loads_of(
         Load(images=float(i), tokens=float(n), squares=float(q), attention_calls=float(c))
         for i, n, q, c in zip(alive, tokens, squares, calls, strict=True)
     )
+
+
+def moved_tokens(workload: Workload) -> tuple[float, ...]:
+    """Tokens that each recursion moves, of all images: what the next router scores.
+
+    What padding adds is not among them; where all tokens are computed, all are scored.
+    """
+    net = workload.architecture
+    if workload.executor == "masked":
+        return (float(workload.batch * net.tokens),) * net.recursions
+    return tuple(workload.batch * net.tokens * share for share in workload.routing.survival)
+
+
+def remembered_keys(workload: Workload, recursion: int) -> float:
+    """Σ over images of queries × keys where a recursion (0 is the first) looks at those of the first.
+
+    As many queries of an image as the executor computes in this recursion, and as many keys as it
+    kept of the first.
+    """
+    counts = np.asarray(workload.routing.counts, dtype=float)
+    first, now = counts[:, 0], counts[:, recursion]
+    batch, tokens = workload.batch, workload.architecture.tokens
+    if workload.executor == "masked":
+        return float(batch * tokens * tokens)
+    if workload.executor == "capacity":
+        return float(batch * first.mean() * now.mean())
+    if workload.executor == "padded":
+        return batch * expected_maximum(first, batch) * expected_maximum(now, batch)
+    return float(batch * (first * now).mean())
 
 
 def expected_maximum(values: np.ndarray, draws: int) -> float:
@@ -194,14 +235,17 @@ def _elementwise(
     return Operator(stage=stage, name=name, family="elementwise", moved_bytes=moved, calls=calls)
 
 
-def _attention(net: Architecture, load: Load, size: Bytes, stage: str, calls: float) -> Operator:
-    """QKᵀ and the weighted sum of V: 4·d·Σn² FLOP; q, k, v read and the result written once."""
-    per_image = load.squares / max(load.tokens, 1e-9)
+def _attention(
+    net: Architecture, load: Load, size: Bytes, stage: str, calls: float, remembered: float | None
+) -> Operator:
+    """QKᵀ and the weighted sum of V: 4·d·Σ(queries × keys) FLOP; q, k, v read, the result written once."""
+    products = load.squares if remembered is None else remembered
+    per_image = products / max(load.tokens, 1e-9)
     return Operator(
         stage=stage,
         name="attention",
         family="attention",
-        flop=4.0 * net.width * load.squares * calls,
+        flop=4.0 * net.width * products * calls,
         moved_bytes=4.0 * size.operand * load.tokens * net.width * calls,
         calls=load.attention_calls * calls,
         rows=load.tokens * net.heads,
@@ -211,7 +255,12 @@ def _attention(net: Architecture, load: Load, size: Bytes, stage: str, calls: fl
 
 
 def _layers(
-    net: Architecture, load: Load, size: Bytes, stage: str, layers: int
+    net: Architecture,
+    load: Load,
+    size: Bytes,
+    stage: str,
+    layers: int,
+    remembered: float | None = None,
 ) -> Iterator[Operator]:
     if layers == 0:
         return
@@ -229,10 +278,13 @@ def _layers(
         return _gemm(stage, name, size, rows=tokens, inner=inner, columns=columns, calls=layers)
 
     yield elementwise("norm", wide, 2, size.element, times=2)
-    yield gemm("qkv", width, 3 * width)
+    if remembered is None:
+        yield gemm("qkv", width, 3 * width)
+    else:
+        yield gemm("queries", width, width)
     if net.qk_norm:
         yield elementwise("qk-norm", wide, 2, size.element, times=2)
-    yield _attention(net, load, size, stage, layers)
+    yield _attention(net, load, size, stage, layers, remembered)
     yield gemm("projection", width, width)
     yield gemm("mlp-in", width, hidden * (2 if net.mlp == "swiglu" else 1))
     if net.mlp == "swiglu":
@@ -270,10 +322,21 @@ def _head(net: Architecture, load: Load, size: Bytes) -> Iterator[Operator]:
         )
 
 
-def _router(net: Architecture, images: float, size: Bytes, stage: str, outputs: int) -> Operator:
-    """A linear score for every patch; its sort and masks are counted as compaction."""
-    rows = images * net.patches
-    return _gemm(stage, "router", size, rows=rows, inner=net.width, columns=outputs)
+def _router(
+    net: Architecture, tokens: float, size: Bytes, stage: str, outputs: int
+) -> Iterator[Operator]:
+    """A score for every token that is still in; its sort and masks are counted as compaction."""
+    inputs, hidden = net.router_inputs, net.width * ROUTER_HIDDEN[net.router_shape]
+    if inputs > net.width:
+        yield _elementwise(
+            stage, "router-context", elements=tokens * inputs, passes=2, element=size.element
+        )
+    if hidden:
+        yield _gemm(stage, "router-hidden", size, rows=tokens, inner=inputs, columns=hidden)
+        yield _elementwise(
+            stage, "router-activation", elements=tokens * hidden, passes=2, element=size.operand
+        )
+    yield _gemm(stage, "router", size, rows=tokens, inner=hidden or inputs, columns=outputs)
 
 
 def _compaction(

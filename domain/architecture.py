@@ -8,8 +8,17 @@ from domain.record import Count, Identifier, PositiveCount, Record
 
 Sharing = Literal["middle-cycle", "cycle", "middle-sequence", "sequence"]
 KeysAndValues = Literal["recursion-wise", "recursive-sharing"]
-RouterKind = Literal["expert-choice", "token-choice"]
+RouterKind = Literal["expert-choice", "token-choice", "random"]
+RouterShape = Literal["linear", "mlp", "wide-mlp"]
+RouterReads = Literal["token", "token-and-context"]
+RouterGate = Literal["softmax", "sigmoid"]
+DepthParameters = Literal["none", "embeddings", "norms"]
 Mlp = Literal["gelu", "swiglu"]
+
+# A router's hidden width over the network's: two layers as wide, or four times as wide.
+ROUTER_HIDDEN: dict[RouterShape, int] = {"linear": 0, "mlp": 1, "wide-mlp": 4}
+# Beside the token: CLS, and the mean and deviation of the patch's pixels.
+PATCH_STATISTICS = 2
 
 
 class Architecture(Record):
@@ -18,6 +27,11 @@ class Architecture(Record):
     A plain ViT is the same thing with `recursions=1`: every token goes everywhere, no router is
     built. `width` is the embedding width, `mlp_width` the hidden width of the MLP (for swiglu the
     width after the gate). `prefix_tokens` counts CLS and registers; they are never routed away.
+    A `random` router is the control: it has no weights and keeps as many patches as it is told to.
+    `router_reads` says whether a router sees CLS and the patch's mean and deviation beside the token;
+    `router_gate` is for token choice alone, whose `router_bias` shifts its choice of depths without a
+    gradient (arXiv 2408.15664). `depth_parameters` are weights of the shared block that each
+    recursion has for itself: a vector added to its tokens, or the norms of its layers.
     `untouched_parameters` are weights outside the transformer proper (a second distillation head,
     say), counted and stored, but never multiplied.
 
@@ -41,6 +55,11 @@ class Architecture(Record):
     sharing: Sharing = "middle-cycle"
     keys_and_values: KeysAndValues = "recursion-wise"
     router: RouterKind = "expert-choice"
+    router_shape: RouterShape = "linear"
+    router_reads: RouterReads = "token"
+    router_gate: RouterGate = "softmax"
+    router_bias: bool = False
+    depth_parameters: DepthParameters = "none"
     prefix_tokens: Count = 1
     position_tokens: Count | None = None
     layer_scale: bool = False
@@ -65,6 +84,11 @@ class Architecture(Record):
             raise ValueError(
                 f"{self.sharing} sharing has no unshared layers, got {self.layers_before} before "
                 f"and {self.layers_after} after; use middle-{self.sharing}"
+            )
+        if self.keys_and_values == "recursive-sharing" and "sequence" in self.sharing:
+            raise ValueError(
+                "recursive-sharing looks at the keys of the same layer in recursion 1, which sequence "
+                "sharing does not have; use cycle or middle-cycle"
             )
         return self
 
@@ -131,11 +155,34 @@ class Architecture(Record):
         return norms + attention + mlp + 2 * width * self.layer_scale
 
     @property
+    def router_inputs(self) -> int:
+        """Numbers that a router reads of one token."""
+        context = self.width + PATCH_STATISTICS
+        return self.width + context * (self.router_reads == "token-and-context")
+
+    @property
     def router_parameters(self) -> int:
-        """Weights of the routers: linear, one score per recursion (expert choice) or R at once."""
+        """Weights of the routers: one with a score for each recursion (expert choice), or R at once."""
+        if not self.is_routed or self.router == "random":
+            return 0
+        routers, outputs = (1, self.recursions)
+        if self.router == "expert-choice":
+            routers, outputs = outputs, routers
+        inputs, hidden = self.router_inputs, self.width * ROUTER_HIDDEN[self.router_shape]
+        first = (inputs + 1) * hidden
+        return routers * (first + ((hidden or inputs) + 1) * outputs)
+
+    @property
+    def depth_parameter_count(self) -> int:
+        """Weights that the recursions have for themselves, over those of one."""
         if not self.is_routed:
             return 0
-        return (self.width + 1) * self.recursions
+        each = {
+            "none": 0,
+            "embeddings": self.recursions * self.width,
+            "norms": (self.recursions - 1) * self.shared_layers * 4 * self.width,
+        }
+        return each[self.depth_parameters]
 
     @property
     def parameters(self) -> int:
@@ -147,7 +194,8 @@ class Architecture(Record):
         embedding += 2 * self.width * self.pre_norm
         head = (self.width + 1) * self.classes + 2 * self.width * self.final_norm
         layers = self.unique_layers * self.layer_parameters
-        return embedding + layers + self.router_parameters + head + self.untouched_parameters
+        routing = self.router_parameters + self.depth_parameter_count
+        return embedding + layers + routing + head + self.untouched_parameters
 
     def at_image_size(self, image_size: int) -> "Architecture":
         """The same network on another image size; position embeddings are resized."""

@@ -52,6 +52,15 @@ class LabelledImages:
     names: tuple[str, ...]
     origin: str
 
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(
+        self, chosen: Int[Tensor, " batch"]
+    ) -> tuple[UInt8[Tensor, "batch channels rows columns"], Int[Tensor, " batch"]]:
+        """The images at these places, and their labels."""
+        return self.images[chosen], self.labels[chosen]
+
 
 def normalised(
     images: UInt8[Tensor, "images channels rows columns"],

@@ -1,32 +1,53 @@
 """How a recursion is run on its active tokens: one table from an executor's name to a function.
 
-Routed work is not executed work: `masked` computes every token and throws the rest away, `packed`
-computes the active ones only. Both give the same state for the same routing.
+Routed work is not executed work: `masked` computes every token and throws the rest away, `padded`
+computes as many tokens of each image as the longest has, `packed` and `capacity` the active ones
+only. All give the same state for the same routing.
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from dataclasses import dataclass
 from itertools import groupby
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn import functional
 
 from domain.record import Executor
+from morvit.attention import Attend, Packed, Together
 
-Heads = Float[Tensor, "*rows heads head_width"]
-Attend = Callable[[Heads, Heads, Heads], Heads]
 Block = Callable[[Float[Tensor, "*rows width"], Attend], Float[Tensor, "*rows width"]]
-Run = Callable[
-    [
-        Block,
-        Float[Tensor, "batch tokens width"],
-        Bool[Tensor, "batch tokens"],
-        Float[Tensor, "batch tokens"],
-    ],
-    Float[Tensor, "batch tokens width"],
-]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Going:
+    """Who enters a recursion, how strongly it moves them, and what the host knows of the counts.
+
+    `each` is the number of tokens that every image has, where that is known without looking at the
+    device; then shapes do not depend on data and nothing waits. `into` is where the moved tokens are
+    written, which may be the state that they come from; without it all tokens are copied.
+    """
+
+    active: Bool[Tensor, "batch tokens"]
+    gate: Float[Tensor, "batch tokens"]
+    each: int | None = None
+    into: Float[Tensor, "batch tokens width"] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ran:
+    """All tokens after a recursion, and those that it moved once more beside each other.
+
+    `rows` are the places of `moved` in the flattened state: image · tokens + token. Where all tokens
+    were computed there are none, and `moved` is the flattened state itself.
+    """
+
+    state: Float[Tensor, "batch tokens width"]
+    moved: Float[Tensor, "rows width"]
+    rows: Int[Tensor, " rows"] | None
+
+
+Run = Callable[[Block, Float[Tensor, "batch tokens width"], Going], Ran]
 
 
 def gated(
@@ -42,91 +63,151 @@ def gated(
     return torch.lerp(before, after.to(before.dtype), gate.to(before.dtype).unsqueeze(-1))
 
 
-def together(
-    queries: Float[Tensor, "batch tokens heads head_width"],
-    keys: Float[Tensor, "batch tokens heads head_width"],
-    values: Float[Tensor, "batch tokens heads head_width"],
-    visible: Bool[Tensor, "batch 1 1 tokens"] | None = None,
-) -> Float[Tensor, "batch tokens heads head_width"]:
-    """Attention within each image, to the `visible` tokens of it."""
-    mixed = functional.scaled_dot_product_attention(
-        queries.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2), attn_mask=visible
-    )
-    return mixed.transpose(1, 2)
-
-
-def within_groups(
-    queries: Float[Tensor, "rows heads head_width"],
-    keys: Float[Tensor, "rows heads head_width"],
-    values: Float[Tensor, "rows heads head_width"],
-    groups: Sequence[tuple[int, int]],
-) -> Float[Tensor, "rows heads head_width"]:
-    """Attention within each image of a packed matrix; `groups` are (images, tokens of each)."""
-    rows = [images * tokens for images, tokens in groups]
-    parts = zip(
-        *(torch.split(matrix, rows) for matrix in (queries, keys, values)), groups, strict=True
-    )
-    mixed = [
-        together(*(part.view(*group, *part.shape[1:]) for part in heads)).flatten(0, 1)
-        for *heads, group in parts
-    ]
-    return torch.cat(mixed) if len(mixed) > 1 else mixed[0]
-
-
-def masked(
-    block: Block,
-    state: Float[Tensor, "batch tokens width"],
-    active: Bool[Tensor, "batch tokens"],
-    gate: Float[Tensor, "batch tokens"],
-) -> Float[Tensor, "batch tokens width"]:
+def masked(block: Block, state: Float[Tensor, "batch tokens width"], going: Going) -> Ran:
     """Compute every token, hide the inactive ones from attention, keep the active results."""
-    moved = block(state, partial(together, visible=active[:, None, None, :]))
-    return torch.where(active.unsqueeze(-1), gated(state, moved, gate), state)
+    visible = going.active[:, None, None, :]
+    moved = block(state, Together(visible=visible))
+    kept = torch.where(going.active.unsqueeze(-1), gated(state, moved, going.gate), state)
+    return Ran(state=kept, moved=kept.flatten(0, 1), rows=None)
 
 
-def packed(
-    block: Block,
-    state: Float[Tensor, "batch tokens width"],
-    active: Bool[Tensor, "batch tokens"],
-    gate: Float[Tensor, "batch tokens"],
-) -> Float[Tensor, "batch tokens width"]:
-    """Gather the active tokens of all images into one matrix, run the block on it, scatter back.
+def packed(block: Block, state: Float[Tensor, "batch tokens width"], going: Going) -> Ran:
+    """One gather of the active tokens of all images into one matrix, the block, one scatter.
 
     Images lie in the matrix by their number of tokens, so that those alike share one attention
     call without a copy. An image without active tokens is not in it.
     """
-    batch, tokens = active.shape
-    lengths: list[int] = active.sum(dim=1).tolist()  # shapes depend on data: the host waits here
-    order = sorted(range(batch), key=lengths.__getitem__)
-    groups = [
-        (len(list(alike)), length)
-        for length, alike in groupby(lengths[image] for image in order)
-        if length
-    ]
-    if not groups:
-        return state
-    images = torch.tensor(order, device=active.device)
-    rank, token = active[images].nonzero(as_tuple=True)
-    rows = images[rank] * tokens + token
+    batch = len(state)
+    if going.each is not None:
+        rows = _places(going.active, batch * going.each)
+        attend = Packed(((batch, going.each),) if going.each else (), None, batch)
+    else:
+        lengths: list[int] = going.active.sum(dim=1).tolist()  # shapes depend on data: a wait
+        rows, attend = _by_length(going.active, lengths)
+    if not attend.groups:
+        return _unmoved(state, rows)
+    return _on_rows(block, state, going, rows, attend)
 
+
+def capacity(block: Block, state: Float[Tensor, "batch tokens width"], going: Going) -> Ran:
+    """As many tokens of every image: one rectangle, shapes that data does not change.
+
+    Raises ValueError where the counts differ from image to image.
+    """
+    each = going.each
+    if each is None:
+        lengths = set(going.active.sum(dim=1).tolist())
+        if len(lengths) != 1:
+            raise ValueError(
+                f"capacity wants as many tokens of every image, got {sorted(lengths)}; route by "
+                "top-k, or use packed"
+            )
+        [each] = lengths
+    rows = _places(going.active, len(state) * each)
+    if not each:
+        return _unmoved(state, rows)
+
+    def on_rectangle(
+        gathered: Float[Tensor, "rows width"], attend: Attend
+    ) -> Float[Tensor, "rows width"]:
+        rectangle = gathered.view(len(state), each, -1)
+        return block(rectangle, attend).flatten(0, 1)
+
+    return _on_rows(on_rectangle, state, going, rows, Together())
+
+
+def padded(block: Block, state: Float[Tensor, "batch tokens width"], going: Going) -> Ran:
+    """Every image filled up to the longest of the batch; what fills is computed and thrown away."""
+    batch, tokens, _ = state.shape
+    lengths = going.active.sum(dim=1)
+    longest = int(lengths.max()) if going.each is None else going.each
+    # Active tokens first, in their order; what comes after them only fills.
+    order = going.active.int().argsort(dim=1, descending=True, stable=True)[:, :longest]
+    places = order + tokens * torch.arange(batch, device=state.device).unsqueeze(1)
+    is_real = torch.arange(longest, device=state.device) < lengths.unsqueeze(1)
+    rows = places[is_real]
+    if not longest:
+        return _unmoved(state, rows)
+    flat = state.flatten(0, 1)
+    gathered = flat.index_select(0, places.flatten()).view(batch, longest, -1)
+    # An image that has nothing left looks at one of its own tokens, or its softmax has no sum.
+    visible = is_real | (lengths == 0).unsqueeze(1)
+    moved = block(gathered, Together(visible=visible[:, None, None, :]))
+    gates = going.gate.flatten().index_select(0, rows)
+    updated = gated(gathered[is_real], moved[is_real], gates)
+    return Ran(state=_written(state, rows, updated, going.into), moved=updated, rows=rows)
+
+
+def _unmoved(state: Float[Tensor, "batch tokens width"], rows: Int[Tensor, " rows"]) -> Ran:
+    return Ran(state=state, moved=state.flatten(0, 1)[:0], rows=rows)
+
+
+def _on_rows(
+    block: Block,
+    state: Float[Tensor, "batch tokens width"],
+    going: Going,
+    rows: Int[Tensor, " rows"],
+    attend: Attend,
+) -> Ran:
     flat = state.flatten(0, 1)
     gathered = flat.index_select(0, rows)
-    moved = block(gathered, partial(within_groups, groups=groups))
-    gates = gate.flatten().index_select(0, rows)
-    return flat.index_copy(0, rows, gated(gathered, moved, gates)).view(batch, tokens, -1)
+    gates = going.gate.flatten().index_select(0, rows)
+    updated = gated(gathered, block(gathered, attend), gates)
+    return Ran(state=_written(state, rows, updated, going.into), moved=updated, rows=rows)
 
 
-EXECUTORS: dict[Executor, Run] = {"masked": masked, "packed": packed}
+def _written(
+    state: Float[Tensor, "batch tokens width"],
+    rows: Int[Tensor, " rows"],
+    updated: Float[Tensor, "rows width"],
+    into: Float[Tensor, "batch tokens width"] | None,
+) -> Float[Tensor, "batch tokens width"]:
+    if into is None:
+        return state.flatten(0, 1).index_copy(0, rows, updated).view_as(state)
+    into.view(-1, into.shape[-1]).index_copy_(0, rows, updated)
+    return into
+
+
+def _places(active: Bool[Tensor, "batch tokens"], count: int) -> Int[Tensor, " rows"]:
+    """The flat places of so many active tokens; a known count spares a GPU's host the wait."""
+    return torch.nonzero_static(active.flatten(), size=count).squeeze(1)
+
+
+def _by_length(
+    active: Bool[Tensor, "batch tokens"], lengths: Sequence[int]
+) -> tuple[Int[Tensor, " rows"], Packed]:
+    """Flat places of the active tokens, images by their length, and the arrangement that this is."""
+    batch, tokens = active.shape
+    order = sorted((image for image in range(batch) if lengths[image]), key=lengths.__getitem__)
+    groups = tuple(
+        (len(list(alike)), length) for length, alike in groupby(lengths[image] for image in order)
+    )
+    if order == list(range(batch)):
+        return _places(active, sum(lengths)), Packed(groups, None, batch)
+    images = torch.tensor(order, dtype=torch.int64, device=active.device)
+    place = _places(active[images], sum(lengths))
+    rows = images[place // tokens] * tokens + place % tokens
+    return rows, Packed(groups, tuple(order), batch)
+
+
+# Where every image must have as many tokens as the others.
+RECTANGULAR: frozenset[Executor] = frozenset({"capacity"})
+EXECUTORS: dict[Executor, Run] = {
+    "masked": masked,
+    "padded": padded,
+    "packed": packed,
+    "capacity": capacity,
+}
 
 
 def executor_named(name: str) -> Run:
     """The executor of that name.
 
-    >>> executor_named("padded")
+    >>> executor_named("fast")
     Traceback (most recent call last):
-    ValueError: no executor padded; there are masked (the reference) and packed
+    ValueError: no executor fast; there are masked, padded, packed, capacity
     """
     for known, run in EXECUTORS.items():
         if known == name:
             return run
-    raise ValueError(f"no executor {name}; there are masked (the reference) and packed")
+    raise ValueError(f"no executor {name}; there are {', '.join(EXECUTORS)}")

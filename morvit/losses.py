@@ -39,6 +39,18 @@ def cross_entropy(
     return functional.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
 
 
+def distilled(
+    logits: Float[Tensor, "batch classes"],
+    taught: Float[Tensor, "batch classes"],
+    temperature: float,
+) -> Float[Tensor, ""]:
+    """T² KL(teacher ‖ student) of answers softened by T, mean over images (arXiv 1503.02531, section 2)."""
+    student = functional.log_softmax(logits.float() / temperature, dim=-1)
+    teacher = functional.log_softmax(taught.float() / temperature, dim=-1)
+    divergence = functional.kl_div(student, teacher, reduction="batchmean", log_target=True)
+    return temperature**2 * divergence
+
+
 def auxiliary(
     logits: Float[Tensor, "batch patches recursions"],
     scored: Bool[Tensor, "batch patches recursions"],
@@ -93,7 +105,7 @@ def total_loss(
         total = (
             total + weights.balancing * terms["balancing"] + weights.router_z * terms["router_z"]
         )
-    elif architecture.is_routed and not uniform:
+    elif architecture.is_routed and architecture.router == "expert-choice" and not uniform:
         scored, chosen = scored_and_chosen(output, architecture)
         terms["auxiliary"] = auxiliary(output.router_logits, scored, chosen)
         total = total + weights.auxiliary * terms["auxiliary"]

@@ -10,7 +10,7 @@ Mixture-of-Recursions, arXiv 2507.10524; the vision transformer, arXiv 2010.1192
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -20,11 +20,22 @@ from torch.nn import functional
 
 from domain.architecture import Architecture
 from domain.record import Executor
-from morvit.executors import Attend, executor_named, together
-from morvit.router import Ballot, Selection, highest, router_for
+from morvit.attention import Attend, Memory, Together
+from morvit.executors import Going, executor_named
+from morvit.layer import layers, norm_if
+from morvit.router import (
+    Ballot,
+    Orders,
+    Seen,
+    Selection,
+    Vote,
+    overruled,
+    patch_statistics,
+    router_for,
+)
 
 TOKEN_DEVIATION = 0.02
-LAYER_SCALE_START = 0.1
+OWN_CHOICE = Orders()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,56 +58,20 @@ class Route:
     """What was decided on the way to a recursion, beside the tokens themselves.
 
     `active` are the tokens that are still in, `depths` the recursions that each entered so far;
-    `counts` and `votes` have one entry for each recursion done. Without a router, no ballot.
+    `counts` and `votes` have one entry for each recursion done, `memories` one for each shared layer
+    where keys and values are shared. `moved` are the tokens that the last recursion moved, at `rows`
+    of the flattened state (None: all of them). Without a router, no ballot.
     """
 
     ballot: Ballot | None
+    statistics: Float[Tensor, "batch patches 2"] | None
     active: Bool[Tensor, "batch tokens"]
     depths: Int[Tensor, "batch tokens"]
+    moved: Float[Tensor, "rows width"]
+    rows: Int[Tensor, " rows"] | None = None
     counts: tuple[Int[Tensor, " batch"], ...] = ()
     votes: tuple[Float[Tensor, "batch patches"], ...] = ()
-
-
-class Layer(nn.Module):
-    """A pre-norm transformer layer on rows of any arrangement; `attend` knows whose rows they are."""
-
-    def __init__(self, architecture: Architecture) -> None:
-        super().__init__()
-        width, hidden = architecture.width, architecture.mlp_width
-        self.heads = architecture.heads
-        self.is_gated = architecture.mlp == "swiglu"
-        self.norm_attention = nn.LayerNorm(width)
-        self.queries_keys_values = nn.Linear(width, 3 * width, bias=architecture.qkv_bias)
-        self.norm_queries = _norm_if(architecture.qk_norm, architecture.head_width)
-        self.norm_keys = _norm_if(architecture.qk_norm, architecture.head_width)
-        self.projection = nn.Linear(width, width)
-        self.scale_attention = _scale_if(architecture.layer_scale, width)
-        self.norm_mlp = nn.LayerNorm(width)
-        self.mlp_in = nn.Linear(width, (1 + self.is_gated) * hidden)
-        self.mlp_out = nn.Linear(hidden, width)
-        self.scale_mlp = _scale_if(architecture.layer_scale, width)
-
-    def forward(
-        self, tokens: Float[Tensor, "*rows width"], attend: Attend
-    ) -> Float[Tensor, "*rows width"]:
-        """The tokens after attention and MLP."""
-        tokens = tokens + self._attended(tokens, attend)
-        return tokens + self.scale_mlp(self.mlp_out(self._hidden(self.norm_mlp(tokens))))
-
-    def _attended(
-        self, tokens: Float[Tensor, "*rows width"], attend: Attend
-    ) -> Float[Tensor, "*rows width"]:
-        # A method of its own: what it held is free before the MLP, the peak of a layer, begins.
-        projected = self.queries_keys_values(self.norm_attention(tokens))
-        queries, keys, values = projected.unflatten(-1, (3, self.heads, -1)).unbind(-3)
-        mixed = attend(self.norm_queries(queries), self.norm_keys(keys), values)
-        return self.scale_attention(self.projection(mixed.flatten(-2)))
-
-    def _hidden(self, tokens: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows mlp_width"]:
-        if self.is_gated:
-            gate, value = self.mlp_in(tokens).chunk(2, dim=-1)
-            return functional.silu(gate) * value
-        return functional.gelu(self.mlp_in(tokens))
+    memories: tuple[Memory, ...] = ()
 
 
 class MoRViT(nn.Module):
@@ -128,14 +103,19 @@ class MoRViT(nn.Module):
         )
         self.prefix = nn.Parameter(torch.zeros(prefix, width))
         self.positions = nn.Parameter(torch.zeros(positions, width))
-        self.norm_before = _norm_if(architecture.pre_norm, width)
-        self.layers_before = _layers(architecture, architecture.layers_before)
+        self.norm_before = norm_if(architecture.pre_norm, width)
+        self.layers_before = layers(architecture, architecture.layers_before)
         self.router = (
             router_for(architecture, capacities, selection) if architecture.is_routed else None
         )
-        self.shared_layers = _layers(architecture, architecture.shared_layers)
-        self.layers_after = _layers(architecture, architecture.layers_after)
-        self.norm_after = _norm_if(architecture.final_norm, width)
+        has_own = architecture.is_routed and architecture.depth_parameters == "norms"
+        self.shared_layers = layers(
+            architecture, architecture.shared_layers, architecture.recursions if has_own else 1
+        )
+        if architecture.is_routed and architecture.depth_parameters == "embeddings":
+            self.depth_embeddings = nn.Parameter(torch.zeros(architecture.recursions, width))
+        self.layers_after = layers(architecture, architecture.layers_after)
+        self.norm_after = norm_if(architecture.final_norm, width)
         self.head = nn.Linear(width, architecture.classes) if architecture.classes else None
         if architecture.untouched_parameters:
             self.untouched = nn.Parameter(torch.zeros(architecture.untouched_parameters))
@@ -148,33 +128,36 @@ class MoRViT(nn.Module):
         images: Float[Tensor, "batch channels rows columns"],
         *,
         executor: Executor = "packed",
-        imposed: Int[Tensor, "batch recursions"] | None = None,
-        uniform: bool = False,
+        orders: Orders = OWN_CHOICE,
         mark: Callable[[str], None] | None = None,
     ) -> Output:
         """Class logits, and what the router did.
 
-        `imposed` takes exactly these counts per image, prefix included, by the router's own
-        ranking. `uniform` is the guard's fallback: every token goes everywhere with a gate of one,
-        as if there were no router, though the router is still asked. `mark` hears the end of every
-        stage: prologue, recursion-1 … recursion-R, epilogue.
+        `orders` overrule its choice: uniform depth (the guard's fallback, as if there were no router,
+        though it is still asked), imposed counts, thresholds or a budget. `mark` hears the end of
+        every stage: prologue, recursion-1 … recursion-R, epilogue.
         """
         ended = mark or _unheard
-        if imposed is not None:
-            self._check_imposed(imposed, len(images))
-            imposed = imposed.to(images.device)
+        if orders.imposed is not None:
+            self._check_imposed(orders.imposed, len(images))
+            orders = replace(orders, imposed=orders.imposed.to(images.device))
 
         state, route = self.begun(images)
         ended("prologue")
 
         for recursion in range(self.architecture.recursions):
             state, route = self.recurred(
-                recursion, state, route, executor=executor, imposed=imposed, uniform=uniform
+                recursion,
+                state,
+                route,
+                executor=executor,
+                orders=orders,
+                into=None if torch.is_grad_enabled() else state,
             )
             ended(f"recursion-{recursion + 1}")
 
         for layer in self.layers_after:
-            state = layer(state, together)
+            state = layer(state, Together())
         features = self.norm_after(state[:, 0])
         logits = features if self.head is None else self.head(features)
         ended("epilogue")
@@ -195,13 +178,21 @@ class MoRViT(nn.Module):
         """The tokens that the first recursion is given, and the route on which all still are."""
         state = self._embedded(images)
         for layer in self.layers_before:
-            state = layer(state, together)
-        prefix = self.architecture.prefix_tokens
-        return state, Route(
-            ballot=self.router.ballot(state[:, prefix:]) if self.router is not None else None,
+            state = layer(state, Together())
+        route = Route(
+            ballot=None,
+            statistics=(
+                patch_statistics(images, self.architecture.patch_size)
+                if self.router is not None and self._looks_at_pixels
+                else None
+            ),
             active=torch.ones(state.shape[:2], dtype=torch.bool, device=state.device),
             depths=torch.zeros(state.shape[:2], dtype=torch.int64, device=state.device),
+            moved=state.flatten(0, 1),
         )
+        if self.router is None:
+            return state, route
+        return state, replace(route, ballot=self.router.ballot(self._seen(state, route)))
 
     def recurred(
         self,
@@ -210,39 +201,64 @@ class MoRViT(nn.Module):
         route: Route,
         *,
         executor: Executor = "packed",
-        imposed: Int[Tensor, "batch recursions"] | None = None,
-        uniform: bool = False,
+        orders: Orders = OWN_CHOICE,
+        into: Float[Tensor, "batch tokens width"] | None = None,
     ) -> tuple[Float[Tensor, "batch tokens width"], Route]:
         """The tokens after one recursion (0 is the first), and the route so far.
 
-        Vote, executor and block: all that a recursion is. The options are those of `forward`.
+        Vote, executor and block: all that a recursion is. The moved tokens are written `into` a
+        tensor that holds the others already, which may be `state`; without it all are copied.
         """
         run = executor_named(executor)
         prefix = self.architecture.prefix_tokens
-        block = partial(self._block, recursion)
-        active, votes = route.active, route.votes
-        if route.ballot is None:
-            state = block(state, together)
-        else:
-            staying = active[:, prefix:]
-            vote = route.ballot(recursion, state[:, prefix:], staying)
-            if uniform:
-                goes_on, gates = staying, torch.ones_like(vote.gates)
-            elif imposed is not None:
-                wanted = imposed[:, recursion] - prefix
-                goes_on, gates = highest(vote.gates.detach(), staying, wanted), vote.gates
-            else:
-                goes_on, gates = vote.goes_on, vote.gates
-            active = functional.pad(goes_on, (prefix, 0), value=True)
-            state = run(block, state, active, functional.pad(gates, (prefix, 0), value=1.0))
+        kept: list[Memory] = []
+        block = partial(self._block, recursion, route.memories, kept.append)
+        active, votes, vote = route.active, route.votes, None
+        if route.ballot is not None:
+            own, staying = self.voted(recursion, state, route)
+            vote = overruled(own, staying, orders, recursion, prefix)
+            active = functional.pad(vote.goes_on, (prefix, 0), value=True)
             votes = (*votes, vote.logits)
-        return state, Route(
-            ballot=route.ballot,
+        if vote is None or orders.uniform:
+            state = block(state, Together())
+            moved, rows = state.flatten(0, 1), None
+        else:
+            gate = functional.pad(vote.gates, (prefix, 0), value=1.0)
+            each = None if vote.each is None else vote.each + prefix
+            ran = run(block, state, Going(active=active, gate=gate, each=each, into=into))
+            state, moved, rows = ran.state, ran.moved, ran.rows
+        return state, replace(
+            route,
             active=active,
             depths=route.depths + active,
+            moved=moved,
+            rows=rows,
             counts=(*route.counts, active.sum(dim=1)),
             votes=votes,
+            memories=route.memories or tuple(kept),
         )
+
+    def voted(
+        self, recursion: int, state: Float[Tensor, "batch tokens width"], route: Route
+    ) -> tuple[Vote, Bool[Tensor, "batch patches"]]:
+        """The router's own vote on who enters a recursion, and the patches that are still in."""
+        assert route.ballot is not None
+        staying = route.active[:, self.architecture.prefix_tokens :]
+        return route.ballot(recursion, self._seen(state, route), staying), staying
+
+    def _seen(self, state: Float[Tensor, "batch tokens width"], route: Route) -> Seen:
+        return Seen(
+            state=state,
+            moved=route.moved,
+            rows=route.rows,
+            statistics=route.statistics,
+            prefix=self.architecture.prefix_tokens,
+        )
+
+    @property
+    def _looks_at_pixels(self) -> bool:
+        architecture = self.architecture
+        return architecture.router == "random" or architecture.router_reads != "token"
 
     def _embedded(
         self, images: Float[Tensor, "batch channels rows columns"]
@@ -262,10 +278,24 @@ class MoRViT(nn.Module):
         return self.norm_before(tokens)
 
     def _block(
-        self, recursion: int, tokens: Float[Tensor, "*rows width"], attend: Attend
+        self,
+        recursion: int,
+        memories: Sequence[Memory],
+        keep: Callable[[Memory], None],
+        tokens: Float[Tensor, "*rows width"],
+        attend: Attend,
     ) -> Float[Tensor, "*rows width"]:
-        for layer in layers_of_recursion(self.architecture, recursion):
-            tokens = self.shared_layers[layer](tokens, attend)
+        is_shared = self.architecture.keys_and_values == "recursive-sharing"
+        if self.architecture.is_routed and self.architecture.depth_parameters == "embeddings":
+            tokens = tokens + self.depth_embeddings[recursion]
+        for step, layer in enumerate(layers_of_recursion(self.architecture, recursion)):
+            tokens = self.shared_layers[layer](
+                tokens,
+                attend,
+                depth=recursion,
+                memory=memories[step] if memories else None,
+                keep=keep if is_shared and not memories else None,
+            )
         return tokens
 
     def _check_imposed(self, imposed: Int[Tensor, "batch recursions"], images: int) -> None:
@@ -307,30 +337,6 @@ def layers_of_recursion(architecture: Architecture, recursion: int) -> tuple[int
     return tuple(step // architecture.recursions for step in range(first, first + layers))
 
 
-class Scale(nn.Module):
-    """A learned factor for every channel."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.factor = nn.Parameter(torch.full((width,), LAYER_SCALE_START))
-
-    def forward(self, tokens: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows width"]:
-        """The tokens, scaled."""
-        return tokens * self.factor
-
-
-def _layers(architecture: Architecture, count: int) -> nn.ModuleList:
-    return nn.ModuleList(Layer(architecture) for _ in range(count))
-
-
-def _norm_if(wanted: bool, width: int) -> nn.Module:
-    return nn.LayerNorm(width) if wanted else nn.Identity()
-
-
-def _scale_if(wanted: bool, width: int) -> nn.Module:
-    return Scale(width) if wanted else nn.Identity()
-
-
 def _started(module: nn.Module) -> None:
     # Glorot, as the first ViT (arXiv 2010.11929): a deviation of 0.02 is for wide networks, and
     # learned far slower at width 96.
@@ -347,10 +353,6 @@ def _unheard(stage: str) -> None:
 
 
 def _refuse_what_is_not_built(architecture: Architecture) -> None:
-    if architecture.keys_and_values != "recursion-wise":
-        raise ValueError(
-            f"keys_and_values {architecture.keys_and_values} is not built; use recursion-wise"
-        )
     if not architecture.prefix_tokens:
         raise ValueError("wanted one prefix token at least: the head reads CLS, got 0")
     positions = architecture.position_tokens

@@ -1,8 +1,8 @@
-"""Who goes on: expert choice (a router per recursion) and token choice (one decision per token)."""
+"""Who goes on: expert choice, token choice and, as control, chance; and what may overrule them."""
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -10,8 +10,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from domain.architecture import Architecture
-from domain.routing import default_capacities
+from domain.architecture import ROUTER_HIDDEN, Architecture
+from domain.routing import default_capacities, survival_of_mean
 
 Selection = Literal["top-k", "threshold"]
 
@@ -19,22 +19,64 @@ THRESHOLD = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
+class Seen:
+    """What a router may look at: the tokens that the last recursion moved, and their surroundings.
+
+    `rows` are the places of `moved` among all tokens of the batch (image · tokens + token), None
+    where it holds them all. `statistics` are mean and deviation of each patch's pixels.
+    """
+
+    state: Float[Tensor, "batch tokens width"]
+    moved: Float[Tensor, "rows width"]
+    rows: Int[Tensor, " rows"] | None
+    statistics: Float[Tensor, "batch patches 2"] | None
+    prefix: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Vote:
     """What the router says of every patch at one recursion. Only patches are ever voted on.
 
-    A patch's gate is both its rank for going on and the weight of the block's increment.
+    `ranks` say who goes on before whom, `gates` how strongly the block moves a patch; but for chance
+    they are the same. `each` is the number of patches of every image that go on, where that is no
+    matter of data.
     """
 
     logits: Float[Tensor, "batch patches"]
     gates: Float[Tensor, "batch patches"]
+    ranks: Float[Tensor, "batch patches"]
     goes_on: Bool[Tensor, "batch patches"]
+    each: int | None = None
 
 
-# From the recursion (0 is the first), its input and the patches that are still in.
-Ballot = Callable[
-    [int, Float[Tensor, "batch patches width"], Bool[Tensor, "batch patches"]],
-    Vote,
-]
+@dataclass(frozen=True, kw_only=True)
+class Orders:
+    """What overrules the router's own choice; the first that is there.
+
+    `uniform`: everything goes everywhere with a gate of one. `imposed`: exactly these counts of an
+    image, prefix included, by the router's ranking. `thresholds`: whoever ranks above that of the
+    recursion. `capacities`: this share of the patches of every image (`at_budget` gives them).
+    """
+
+    uniform: bool = False
+    imposed: Int[Tensor, "batch recursions"] | None = None
+    thresholds: tuple[float, ...] | None = None
+    capacities: tuple[float, ...] | None = None
+
+    @classmethod
+    def at_budget(cls, budget: float, recursions: int) -> "Orders":
+        """A mean depth of `budget` times the full one; at 1 everything goes everywhere.
+
+        >>> Orders.at_budget(1.0, 3).uniform
+        True
+        """
+        if budget == 1:
+            return cls(uniform=True)
+        return cls(capacities=survival_of_mean(budget, recursions))
+
+
+# From the recursion (0 is the first), what is seen there and the patches that are still in.
+Ballot = Callable[[int, Seen, Bool[Tensor, "batch patches"]], Vote]
 
 
 def highest(
@@ -49,8 +91,84 @@ def highest(
     return torch.zeros_like(eligible).scatter(1, ordered, is_taken) & eligible
 
 
+def best(
+    scores: Float[Tensor, "batch patches"], eligible: Bool[Tensor, "batch patches"], wanted: int
+) -> Bool[Tensor, "batch patches"]:
+    """The `wanted` best-scored patches of each image, of which that many are eligible."""
+    places = scores.masked_fill(~eligible, -math.inf).topk(wanted, dim=1, sorted=False).indices
+    return torch.zeros_like(eligible).scatter(1, places, True)
+
+
+def kept_of(shares: Sequence[float], patches: int) -> tuple[int, ...]:
+    """Patches of an image that capacities keep: max(1, ⌊c_r P⌋) (MoR, arXiv 2507.10524, section 2).
+
+    >>> kept_of((1.0, 0.5, 0.01), 16)
+    (16, 8, 1)
+    """
+    return tuple(max(1, math.floor(share * patches)) for share in shares)
+
+
+def overruled(
+    vote: Vote, staying: Bool[Tensor, "batch patches"], orders: Orders, recursion: int, prefix: int
+) -> Vote:
+    """The vote with who goes on, and how strongly, as `orders` want it."""
+    patches = staying.shape[1]
+    if orders.uniform:
+        everywhere = torch.ones_like(vote.gates)
+        return replace(vote, gates=everywhere, goes_on=staying, each=patches)
+    if orders.imposed is not None:
+        wanted = orders.imposed[:, recursion] - prefix
+        return replace(vote, goes_on=highest(vote.ranks, staying, wanted), each=None)
+    if orders.thresholds is not None:
+        goes_on = staying & (vote.ranks > orders.thresholds[recursion])
+        return replace(vote, goes_on=goes_on, each=None)
+    if orders.capacities is not None:
+        kept = kept_of(orders.capacities, patches)[recursion]
+        return replace(vote, goes_on=best(vote.ranks, staying, kept), each=kept)
+    return vote
+
+
+class Scores(nn.Linear):
+    """What a router sees of a token, scored: a linear layer, with a hidden one (GELU) before it or not."""
+
+    def __init__(self, architecture: Architecture, outputs: int) -> None:
+        inputs = architecture.router_inputs
+        hidden = architecture.width * ROUTER_HIDDEN[architecture.router_shape]
+        super().__init__(hidden or inputs, outputs)
+        self.has_context = architecture.router_reads == "token-and-context"
+        self.hidden = nn.Linear(inputs, hidden) if hidden else None
+
+    def of(self, seen: Seen) -> Float[Tensor, "batch patches outputs"]:
+        """Scores of all patches, zero for those that the last recursion did not move."""
+        batch, tokens, _ = seen.state.shape
+        features = self._features(seen)
+        if self.hidden is not None:
+            features = functional.gelu(self.hidden(features))
+        scores = self(features)
+        if seen.rows is not None:
+            everywhere = scores.new_zeros(batch * tokens, scores.shape[-1])
+            scores = everywhere.index_copy(0, seen.rows, scores)
+        return scores.view(batch, tokens, -1)[:, seen.prefix :]
+
+    def _features(self, seen: Seen) -> Float[Tensor, "rows inputs"]:
+        if not self.has_context:
+            return seen.moved
+        assert seen.statistics is not None
+        batch, tokens, width = seen.state.shape
+        context = torch.cat(
+            [
+                seen.state[:, :1].expand(batch, tokens, width),
+                functional.pad(seen.statistics, (0, 0, seen.prefix, 0)).to(seen.state.dtype),
+            ],
+            dim=-1,
+        ).flatten(0, 1)
+        if seen.rows is not None:
+            context = context.index_select(0, seen.rows)
+        return torch.cat([seen.moved, context], dim=-1)
+
+
 class ExpertChoice(nn.Module):
-    """A linear router per recursion scores the patches still in; the best, or the wanted, go on.
+    """A router per recursion scores the patches still in; the best, or the wanted, go on.
 
     Hierarchical: only patches kept at one recursion are scored for the next. `top-k` keeps
     max(1, ⌊c_r P⌋) of an image's P patches (static counts), `threshold` those whose sigmoid is
@@ -64,69 +182,110 @@ class ExpertChoice(nn.Module):
         selection: Selection = "top-k",
     ) -> None:
         super().__init__()
-        shares = tuple(capacities or default_capacities(architecture.recursions))
-        if len(shares) != architecture.recursions:
-            raise ValueError(f"wanted {architecture.recursions} capacities, got {shares}")
-        if not all(0 < later <= earlier for earlier, later in zip((1, *shares), shares)):  # noqa: B905 - one is longer
-            raise ValueError(f"wanted capacities from 1 downwards that never rise, got {shares}")
-        self.capacities = shares
+        self.kept = _checked_kept(architecture, capacities)
         self.selection = selection
-        self.kept = tuple(max(1, math.floor(share * architecture.patches)) for share in shares)
-        self.scores = nn.ModuleList(
-            nn.Linear(architecture.width, 1) for _ in range(architecture.recursions)
-        )
+        self.scores = nn.ModuleList(Scores(architecture, 1) for _ in range(architecture.recursions))
 
-    def ballot(self, patches: Float[Tensor, "batch patches width"]) -> Ballot:
+    def ballot(self, seen: Seen) -> Ballot:
         """Votes, each on the input of its own recursion."""
         return self.vote
 
-    def vote(
-        self,
-        recursion: int,
-        patches: Float[Tensor, "batch patches width"],
-        staying: Bool[Tensor, "batch patches"],
-    ) -> Vote:
+    def vote(self, recursion: int, seen: Seen, staying: Bool[Tensor, "batch patches"]) -> Vote:
         """The vote on who of those staying enters `recursion`."""
-        logits = self.scores[recursion](patches).squeeze(-1)
+        scores = self.scores[recursion]
+        assert isinstance(scores, Scores)
+        logits = scores.of(seen).squeeze(-1)
         gates = logits.sigmoid()
         if self.selection == "threshold" and not self.training:
-            goes_on = staying & (gates > THRESHOLD)
-        else:
-            wanted = torch.full(logits.shape[:1], self.kept[recursion], device=logits.device)
-            goes_on = highest(gates.detach(), staying, wanted)
-        return Vote(logits=logits, gates=gates, goes_on=goes_on)
+            above = staying & (gates > THRESHOLD)
+            return Vote(logits=logits, gates=gates, ranks=gates.detach(), goes_on=above)
+        kept = self.kept[recursion]
+        goes_on = best(gates.detach(), staying, kept)
+        return Vote(logits=logits, gates=gates, ranks=gates.detach(), goes_on=goes_on, each=kept)
 
 
 class TokenChoice(nn.Module):
-    """One linear router gives every patch its depth, once, before the shared block.
+    """One router gives every patch its depth, once, before the shared block.
 
-    Depth is the arg max of a softmax over 1 … R. Gate of recursion r: the probability of a depth of
-    r or more, so the first gate is one and the router learns from every recursion a patch entered
-    (MoR, arXiv 2507.10524, eq. 2.2 gates with the probability of the chosen depth alone).
+    Depth is the arg max over 1 … R, after a bias that only the choice sees. Gate of recursion r: the
+    probability of a depth of r or more, so the first gate is one and the router learns from every
+    recursion a patch entered (MoR, arXiv 2507.10524, eq. 2.2 gates with the probability of the chosen
+    depth alone). With sigmoids it is the largest of those of r or more.
     """
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
-        self.scores = nn.Linear(architecture.width, architecture.recursions)
+        self.gate = architecture.router_gate
+        self.scores = Scores(architecture, architecture.recursions)
+        self.bias: Tensor | None
+        bias = torch.zeros(architecture.recursions) if architecture.router_bias else None
+        self.register_buffer("bias", bias)
 
-    def ballot(self, patches: Float[Tensor, "batch patches width"]) -> Ballot:
+    def ballot(self, seen: Seen) -> Ballot:
         """Votes, all decided by the state before the first recursion."""
-        logits = self.scores(patches)
-        gates = depth_at_least(logits)
-        depth = logits.argmax(dim=-1)
+        logits = self.scores.of(seen)
+        gates = GATES[self.gate](logits)
+        depth = self.depths(logits)
 
-        def vote(
-            recursion: int,
-            patches: Float[Tensor, "batch patches width"],
-            staying: Bool[Tensor, "batch patches"],
-        ) -> Vote:
+        def vote(recursion: int, seen: Seen, staying: Bool[Tensor, "batch patches"]) -> Vote:
             return Vote(
                 logits=logits[..., recursion],
                 gates=gates[..., recursion],
+                ranks=gates[..., recursion].detach(),
                 goes_on=depth >= recursion,
             )
 
         return vote
+
+    def depths(
+        self, logits: Float[Tensor, "batch patches recursions"]
+    ) -> Int[Tensor, "batch patches"]:
+        """The last recursion (0 is the first) that each patch chooses."""
+        return (logits if self.bias is None else logits + self.bias).argmax(dim=-1)
+
+    @torch.no_grad()
+    def rebalance(
+        self, load: Float[Tensor, " recursions"], aims: Sequence[float], step: float
+    ) -> None:
+        """B += u · sign(aim − load): no loss, no gradient (arXiv 2408.15664, algorithm 1)."""
+        assert self.bias is not None
+        self.bias += step * (load.new_tensor(aims) - load).sign()
+
+
+class Chance(nn.Module):
+    """The control: as many patches as expert choice would keep, drawn by a hash of the picture.
+
+    Without weights and with a gate of one. The same picture always gives the same draw.
+    """
+
+    def __init__(
+        self, architecture: Architecture, capacities: Sequence[float] | None = None
+    ) -> None:
+        super().__init__()
+        self.kept = _checked_kept(architecture, capacities)
+
+    def ballot(self, seen: Seen) -> Ballot:
+        """Votes, each with a draw of its own."""
+        return self.vote
+
+    def vote(self, recursion: int, seen: Seen, staying: Bool[Tensor, "batch patches"]) -> Vote:
+        """The vote on who of those staying enters `recursion`."""
+        assert seen.statistics is not None
+        patches = staying.shape[1]
+        place = torch.arange(patches, device=staying.device, dtype=torch.float64)
+        picture = seen.statistics.double().mean(dim=(1, 2))[:, None]
+        mean, deviation = seen.statistics.double().unbind(-1)
+        # Any sum that differs by place, picture and recursion; the sine scatters it.
+        mixed = 12.9898 * place + 78.233 * recursion + 3571 * picture + 911 * mean + 127 * deviation
+        ranks = (mixed.sin() * 43758.5453).frac().abs().float()
+        kept = self.kept[recursion]
+        return Vote(
+            logits=torch.zeros_like(ranks),
+            gates=torch.ones_like(ranks),
+            ranks=ranks,
+            goes_on=best(ranks, staying, kept),
+            each=kept,
+        )
 
 
 def depth_at_least(
@@ -140,12 +299,52 @@ def depth_at_least(
     return functional.softmax(logits, dim=-1).flip(-1).cumsum(-1).flip(-1)
 
 
+def largest_from(logits: Float[Tensor, "*rows recursions"]) -> Float[Tensor, "*rows recursions"]:
+    """Max over d ≥ r of sigmoid(logit d), for r = 1 … R.
+
+    >>> largest_from(torch.tensor([0.0, -9.0, 0.0])).tolist()
+    [0.5, 0.5, 0.5]
+    """
+    return logits.sigmoid().flip(-1).cummax(-1).values.flip(-1)
+
+
+GATES = {"softmax": depth_at_least, "sigmoid": largest_from}
+
+
+def patch_statistics(
+    images: Float[Tensor, "batch channels rows columns"], patch_size: int
+) -> Float[Tensor, "batch patches 2"]:
+    """Mean and standard deviation of the pixels of each patch, over all channels.
+
+    >>> patch_statistics(torch.tensor([[[[1.0, 3.0]]]]).expand(1, 1, 2, 2), 2).tolist()
+    [[[2.0, 1.0]]]
+    """
+    cells = functional.unfold(images.float(), patch_size, stride=patch_size).transpose(1, 2)
+    return torch.stack([cells.mean(-1), cells.std(-1, correction=0)], dim=-1)
+
+
+Router = ExpertChoice | TokenChoice | Chance
+
+
 def router_for(
     architecture: Architecture,
     capacities: Sequence[float] | None = None,
     selection: Selection = "top-k",
-) -> ExpertChoice | TokenChoice:
-    """The router that the architecture names; capacities and selection are for expert choice."""
+) -> Router:
+    """The router that the architecture names; capacities are not for token choice."""
     if architecture.router == "token-choice":
         return TokenChoice(architecture)
+    if architecture.router == "random":
+        return Chance(architecture, capacities)
     return ExpertChoice(architecture, capacities, selection)
+
+
+def _checked_kept(
+    architecture: Architecture, capacities: Sequence[float] | None
+) -> tuple[int, ...]:
+    shares = tuple(capacities or default_capacities(architecture.recursions))
+    if len(shares) != architecture.recursions:
+        raise ValueError(f"wanted {architecture.recursions} capacities, got {shares}")
+    if not all(0 < later <= earlier for earlier, later in zip((1, *shares), shares)):  # noqa: B905 - one is longer
+        raise ValueError(f"wanted capacities from 1 downwards that never rise, got {shares}")
+    return kept_of(shares, architecture.patches)

@@ -23,14 +23,18 @@ MOST_LAYERS, MOST_RECURSIONS = 512, 64
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
-# Card format 1: the first.
+# Card format 1: the first. Format 2: the task, and accuracy by budget.
 
 
 class Recipe(Record):
     """How a network is trained. `uniform_share` of the batches go everywhere, for the guard.
 
-    `capacities` and `selection` are for expert choice: training always takes the top k,
-    `selection` says what inference does.
+    `capacities` and `selection` are for expert choice and chance: training always takes the top k,
+    `selection` says what inference does. With `budgets` each batch that does not go everywhere has
+    a mean depth drawn between the two, so that one checkpoint serves them all; `warm_epochs` start
+    from full depth and go down to that by half a cosine (MoR, arXiv 2507.10524, section 2).
+    `bias_step` is what loss-free balancing moves a bias by. `distillation` weighs the divergence
+    from a teacher's answers against cross-entropy, both softened by `temperature`.
     """
 
     epochs: PositiveCount
@@ -43,18 +47,41 @@ class Recipe(Record):
     flip: bool = True
     precision: Literal["fp32", "amp_bf16"] = "amp_bf16"
     largest_gradient: Positive = 1.0
+    optimizer: Literal["adamw", "muon"] = "adamw"
     capacities: tuple[Share, ...] | None = None
+    budgets: tuple[Share, Share] | None = None
+    warm_epochs: Annotated[float, Field(ge=0)] = 0.0
+    bias_step: Annotated[float, Field(ge=0)] = 0.0
+    distillation: Share = 0.0
+    temperature: Positive = 2.0
     selection: Selection = "top-k"
     losses: LossWeights = LossWeights()
+
+
+class AtBudget(Record):
+    """Accuracy on the test images at a mean depth, a share of the full one.
+
+    `budget` was asked for; `mean_depth` came out, CLS included. `thresholds` route by themselves at
+    that mean depth: they were set on training images, and `threshold_accuracy` and
+    `threshold_mean_depth` are what they give on the test images, whose counts then vary.
+    """
+
+    budget: Share
+    mean_depth: Share
+    accuracy: Share
+    thresholds: tuple[Share, ...] = ()
+    threshold_mean_depth: Share | None = None
+    threshold_accuracy: Share | None = None
 
 
 class Card(Record):
     """What a checkpoint is: its network, how it was made, and what came out on test images.
 
     `weights_sha256` is of the whole safetensors file; `survival` of the test images' tokens.
+    `by_budget` is what one network gives at several mean depths, without training again.
     """
 
-    format: Literal[1] = 1
+    format: Literal[1, 2] = 2
     architecture: Architecture
     classes: tuple[Sentence, ...]
     data: Sentence
@@ -65,6 +92,7 @@ class Card(Record):
     accuracy: Share
     uniform_accuracy: Share
     survival: tuple[Share, ...]
+    by_budget: tuple[AtBudget, ...] = ()
     command: Sentence
     torch: Sentence
     weights_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] = "0" * 64

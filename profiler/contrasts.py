@@ -58,10 +58,13 @@ def calls_apart(width: int, most: int, precision: Precision = "fp32") -> Contras
 def executors_apart(
     width: int, tokens: int, batch: int, routing: str, precision: Precision = "fp32"
 ) -> Contrast:
-    """Every executor on the same routing."""
+    """Every executor on the same routing; those for images alike only where they are."""
+    ragged = ROUTINGS[routing][1] > 0
     return Contrast(
         separates="gather, scatter and the wait for shapes from computing: executors",
-        points=tuple(forced(width, tokens, batch, routing, each, precision) for each in _built()),
+        points=tuple(
+            forced(width, tokens, batch, routing, each, precision) for each in _built(ragged)
+        ),
     )
 
 
@@ -84,10 +87,10 @@ def real_batches(
 
 
 def real_executors(network: Architecture, batch: int) -> Contrast:
-    """Every executor on the same real images."""
+    """Every executor that takes images of any count, on the same real images."""
     return Contrast(
         separates="packing from masking on real images",
-        points=tuple(shipped_point(network, batch, executor) for executor in _built()),
+        points=tuple(shipped_point(network, batch, executor) for executor in _built(ragged=True)),
     )
 
 
@@ -252,7 +255,7 @@ def _suffix(precision: Precision) -> str:
     return "" if precision == "fp32" else f"-{precision}"
 
 
-def _built() -> tuple[Executor, ...]:
-    from morvit.executors import EXECUTORS  # torch: wanted only where points are made
+def _built(ragged: bool) -> tuple[Executor, ...]:
+    from morvit.executors import EXECUTORS, RECTANGULAR  # torch: only where points are made
 
-    return tuple(EXECUTORS)
+    return tuple(name for name in EXECUTORS if not (ragged and name in RECTANGULAR))

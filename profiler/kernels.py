@@ -21,7 +21,7 @@ from domain.complaint import Complaint
 from domain.measurement import Status
 from domain.microbenchmark import OperatorClass, OperatorPoint, OperatorTiming
 from domain.statistics import relative_spread
-from morvit.executors import together
+from morvit.attention import mixed
 from profiler.clock import CLOCKS, DeviceKind
 from profiler.conditions import Judgement, Watch, judged, spare_cores
 from profiler.latency import CalibrationKernel
@@ -76,7 +76,7 @@ def _attention(point: OperatorPoint, pool: Pool) -> Call:
     """Attention within each image; q, k and v are views of one projection, as in a layer."""
     projected = pool.operand(point.images, point.rows, 3 * point.width)
     queries, keys, values = projected.view(*projected.shape[:2], 3, point.heads, -1).unbind(-3)
-    return partial(together, queries, keys, values)
+    return partial(mixed, queries, keys, values)
 
 
 def _elementwise(point: OperatorPoint, pool: Pool) -> Call:

@@ -15,6 +15,7 @@ from domain.routing import RoutingDistribution
 from morvit.data import normalised
 from morvit.executors import EXECUTORS
 from morvit.model import MoRViT, Output, Route
+from morvit.router import Orders
 from profiler.clock import DeviceKind
 from profiler.messages import SHIPPED_SOURCE, Source
 from profiler.routings import forced_counts, rotation_of
@@ -59,11 +60,14 @@ class Subject:
         output: Output = self.model(
             self.batches[place],
             executor=self.point.executor,
-            imposed=self.imposed[place],
-            uniform=self.is_uniform,
+            orders=self.orders(place),
             mark=mark,
         )
         return output
+
+    def orders(self, place: int) -> Orders:
+        """What overrules the router on the batch at a place of the rotation."""
+        return Orders(uniform=self.is_uniform, imposed=self.imposed[place])
 
     def entering(self, index: int, recursion: int) -> tuple[Tensor, Route]:
         """Tokens and route of a batch as a recursion (0 is the first) finds them in the network."""
@@ -74,8 +78,7 @@ class Subject:
                 state,
                 route,
                 executor=self.point.executor,
-                imposed=self.imposed[index],
-                uniform=self.is_uniform,
+                orders=self.orders(index),
             )
         return state, route
 
@@ -121,7 +124,7 @@ class Subject:
                 self.model(
                     images,
                     executor=executor,
-                    imposed=imposed if self.point.architecture.is_routed else None,
+                    orders=Orders(imposed=imposed if self.point.architecture.is_routed else None),
                     mark=counter.mark,
                 )
             for stage, flop in counter.stages.items():
@@ -134,12 +137,14 @@ class RecursionAlone(Subject):
     """One recursion of the network without the rest: vote, executor and block.
 
     `batches` are the tokens that enter it in the whole network, caught once for each batch, and
-    `routes` what was decided before. Images and other stages take neither time nor memory here; the
+    `routes` what was decided before; the moved tokens are written into `leaving`, as the network
+    writes them into its state. Images and other stages take neither time nor memory here; the
     weights of the whole network stay loaded.
     """
 
     recursion: int
     routes: tuple[Route, ...]
+    leaving: tuple[Tensor, ...]
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -154,8 +159,8 @@ class RecursionAlone(Subject):
             self.batches[place],
             self.routes[place],
             executor=self.point.executor,
-            imposed=self.imposed[place],
-            uniform=self.is_uniform,
+            orders=self.orders(place),
+            into=self.leaving[place],
         )
         if mark is not None:
             mark(self.point.subject)
@@ -175,7 +180,7 @@ class RecursionAlone(Subject):
                     state,
                     route,
                     executor=executor,
-                    imposed=imposed if is_routed else None,
+                    orders=Orders(imposed=imposed if is_routed else None),
                 )
         counter.mark(self.point.subject)
         return {stage: flop / len(self.batches) for stage, flop in counter.stages.items()}
@@ -203,6 +208,9 @@ def _alone(whole: Subject, recursion: int) -> RecursionAlone:
     with whole.quietly():
         caught = [whole.entering(index, recursion) for index in range(len(whole.batches))]
     states, routes = zip(*caught, strict=True)
+    # Written in place, in inference and out of it.
+    with torch.inference_mode(False):
+        leaving = tuple(state.clone() for state in states)
     return RecursionAlone(
         **{
             **vars(whole),
@@ -210,6 +218,7 @@ def _alone(whole: Subject, recursion: int) -> RecursionAlone:
             "batches": states,
             "recursion": recursion,
             "routes": routes,
+            "leaving": leaving,
         }
     )
 

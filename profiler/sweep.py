@@ -33,7 +33,7 @@ from profiler.protocol import SETTINGS, Mode, Settings
 # The smallest design: with fewer, calls are not told from rates nor attention from products.
 LEAST_CONTRASTS = 4
 # How many contrasts, from the front, a plan takes.
-CONTRASTS_OF: dict[Mode, int] = {"quick": 7, "brief": 22, "default": 22, "rigorous": 99}
+CONTRASTS_OF: dict[Mode, int] = {"quick": 7, "brief": 23, "default": 23, "rigorous": 99}
 
 
 def built_in_plan(
@@ -112,6 +112,7 @@ def contrasts_of(shipped: Architecture) -> Iterator[Contrast]:
     yield real_batches(shipped, (1, 8, 32))
     yield spread_apart(192, 197, 4)
     yield trunk_apart(192, 50, 16)
+    yield executors_apart(192, 197, 4, "even")
     yield recursions_apart(384, 50, 1)
     yield precisions_apart((192, 50, 1), (192, 50, 16))
     yield survival_apart(192, 50, 16)
@@ -155,6 +156,7 @@ def reference_contrasts(shipped: Architecture) -> Iterator[Contrast]:
         yield spread_apart(192, 197, 4, precision)
         yield trunk_apart(256, 50, 8, precision)
     yield executors_apart(384, 50, 4, "strong")
+    yield executors_apart(192, 197, 2, "even")
     yield spread_apart(128, 50, 32)
     yield recursions_apart(384, 50, 1)
     yield real_batches(shipped, (1, 8, 32))

@@ -11,13 +11,13 @@ if TYPE_CHECKING:
     from domain.record import Executor
     from profiler.protocol import Mode
 
-Quick = Annotated[bool, typer.Option("--quick", help="Minutes: 13 points, 3 runs.")]
+Quick = Annotated[bool, typer.Option("--quick", help="Minutes: 14 points, 3 runs.")]
 Brief = Annotated[
-    bool, typer.Option("--brief", help="Ten minutes: 37 points, 5 short runs; large plans.")
+    bool, typer.Option("--brief", help="Twelve minutes: 44 points, 5 short runs; large plans.")
 ]
-Default = Annotated[bool, typer.Option("--default", help="An hour or two: 37 points, 5 runs.")]
+Default = Annotated[bool, typer.Option("--default", help="An hour or two: 44 points, 5 runs.")]
 Rigorous = Annotated[
-    bool, typer.Option("--rigorous", help="Nine hours or more: 53 points, 10 runs.")
+    bool, typer.Option("--rigorous", help="Ten hours or more: 62 points, 10 runs.")
 ]
 Budget = Annotated[
     float | None,

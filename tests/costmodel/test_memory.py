@@ -11,6 +11,7 @@ from domain.catalogue import devices
 from domain.routing import RoutingDistribution
 from domain.workload import Workload
 from morvit.model import MoRViT
+from morvit.router import Orders
 from profiler.memory import peak_on_cpu
 from tests.costmodel.strategies import workloads
 
@@ -35,7 +36,9 @@ def test_closed_form_is_within_three_percent_of_live_tensors(
         seen, _ = peak_on_cpu(
             model,
             images,
-            lambda mark: model(images, executor=executor, imposed=imposed, mark=mark),
+            lambda mark: model(
+                images, executor=executor, orders=Orders(imposed=imposed), mark=mark
+            ),
         )
     assert allocated_bytes(workload) == pytest.approx(seen, rel=0.03)
 

@@ -16,6 +16,7 @@ from domain.architecture import Architecture
 from domain.routing import RoutingDistribution
 from domain.workload import Workload
 from morvit.model import MoRViT
+from morvit.router import Orders
 from tests.costmodel.strategies import architectures, routings, workloads
 
 
@@ -55,7 +56,8 @@ def test_packed_closed_form_equals_the_trace_of_the_same_routing(data):
     routing = data.draw(routings(net, images=batch))
     workload = Workload(architecture=net, batch=batch, executor="packed", routing=routing)
     imposed = torch.tensor(routing.counts)
-    traced = traced_flop(net, batch, device="cpu", executor="packed", imposed=imposed)
+    orders = Orders(imposed=imposed)
+    traced = traced_flop(net, batch, device="cpu", executor="packed", orders=orders)
     assert flop_of(workload) == pytest.approx(traced, rel=1e-12)
 
 

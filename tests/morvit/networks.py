@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from domain.architecture import Architecture
 from domain.record import Executor
 from morvit.model import MoRViT
+from morvit.router import Orders
 
 TOY = Architecture(
     name="toy",
@@ -59,7 +60,17 @@ def routed_architectures(draw: st.DrawFn) -> Architecture:
         layers_after=draw(st.integers(0, 2)) if has_ends else 0,
         shared_layers=draw(st.integers(1, 2)),
         recursions=draw(st.integers(2, 4)),
-        router=draw(st.sampled_from(["expert-choice", "token-choice"])),
+        router=draw(st.sampled_from(["expert-choice", "token-choice", "random"])),
+        router_shape=draw(st.sampled_from(["linear", "mlp", "wide-mlp"])),
+        router_reads=draw(st.sampled_from(["token", "token-and-context"])),
+        router_gate=draw(st.sampled_from(["softmax", "sigmoid"])),
+        router_bias=draw(st.booleans()),
+        depth_parameters=draw(st.sampled_from(["none", "embeddings", "norms"])),
+        keys_and_values=(
+            draw(st.sampled_from(["recursion-wise", "recursive-sharing"]))
+            if sharing == "cycle"
+            else "recursion-wise"
+        ),
         prefix_tokens=draw(st.integers(1, 3)),
         mlp=draw(st.sampled_from(["gelu", "swiglu"])),
         layer_scale=draw(st.booleans()),
@@ -101,7 +112,6 @@ def traced_flop(
         model(
             images,
             executor="masked" if imposed is None else executor,
-            imposed=imposed,
-            uniform=imposed is None,
+            orders=Orders(imposed=imposed, uniform=imposed is None),
         )
     return counter.get_total_flops()

@@ -3,7 +3,9 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from morvit.executors import EXECUTORS, executor_named, gated
+from morvit.attention import Memory, Packed, Together
+from morvit.executors import EXECUTORS, Going, executor_named, gated
+from morvit.router import Orders
 from tests.morvit.networks import (
     changed,
     imposable_counts,
@@ -12,21 +14,37 @@ from tests.morvit.networks import (
     routed_architectures,
 )
 
+RAGGED = ("padded", "packed")
 
-@given(st.data(), routed_architectures())
-@settings(max_examples=40)
-def test_masked_and_packed_agree_for_any_imposed_routing(data, architecture):
+
+@given(st.data(), routed_architectures(), st.sampled_from(RAGGED))
+@settings(max_examples=60)
+def test_all_agree_with_masked_for_any_imposed_routing(data, architecture, executor):
     imposed = data.draw(imposable_counts(architecture))
     model, images = network(architecture), pictures(len(imposed), architecture)
-    masked = model(images, executor="masked", imposed=imposed)
-    packed = model(images, executor="packed", imposed=imposed)
-    assume(torch.equal(masked.depths, packed.depths))  # a tie may fall either way by rounding
-    torch.testing.assert_close(packed.logits, masked.logits, rtol=1e-5, atol=1e-5)
+    orders = Orders(imposed=imposed)
+    masked = model(images, executor="masked", orders=orders)
+    other = model(images, executor=executor, orders=orders)
+    assume(torch.equal(masked.depths, other.depths))  # a tie may fall either way by rounding
+    torch.testing.assert_close(other.logits, masked.logits, rtol=1e-5, atol=1e-5)
+
+
+@given(routed_architectures(), st.floats(0.05, 1.0), st.integers(0, 9), st.sampled_from(
+    ["padded", "packed", "capacity"]
+))  # fmt: skip
+@settings(max_examples=60)
+def test_all_agree_with_masked_at_any_budget(architecture, budget, seed, executor):
+    model, images = network(architecture, seed), pictures(5, architecture, seed)
+    orders = Orders.at_budget(budget, architecture.recursions)
+    masked = model(images, executor="masked", orders=orders)
+    other = model(images, executor=executor, orders=orders)
+    assume(torch.equal(masked.depths, other.depths))
+    torch.testing.assert_close(other.logits, masked.logits, rtol=1e-5, atol=1e-5)
 
 
 @given(routed_architectures(), st.sampled_from(["top-k", "threshold"]), st.integers(0, 9))
 @settings(max_examples=25)
-def test_masked_and_packed_agree_for_the_routers_own_choice(architecture, selection, seed):
+def test_packed_agrees_with_masked_for_the_routers_own_choice(architecture, selection, seed):
     model, images = (
         network(architecture, seed, selection=selection),
         pictures(5, architecture, seed),
@@ -36,43 +54,95 @@ def test_masked_and_packed_agree_for_the_routers_own_choice(architecture, select
     torch.testing.assert_close(packed.logits, masked.logits, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("memory", ["recursion-wise", "recursive-sharing"])
 @pytest.mark.parametrize("router", ["expert-choice", "token-choice"])
-def test_masked_and_packed_give_the_same_gradients(router):
+@pytest.mark.parametrize("executor", ["padded", "packed", "capacity"])
+def test_all_give_the_gradients_of_masked(router, executor, memory):
     gradients = {}
-    for executor in EXECUTORS:
-        model = network(changed(router=router)).double().train()
-        model(pictures(3).double(), executor=executor).logits.square().sum().backward()
-        gradients[executor] = {name: weight.grad for name, weight in model.named_parameters()}
-    torch.testing.assert_close(gradients["packed"], gradients["masked"])
+    architecture = changed(router=router, keys_and_values=memory)
+    for name in ("masked", executor):
+        model = network(architecture).double().train()
+        orders = Orders.at_budget(0.6, 3)
+        model(pictures(3).double(), executor=name, orders=orders).logits.square().sum().backward()
+        gradients[name] = {each: weight.grad for each, weight in model.named_parameters()}
+    torch.testing.assert_close(gradients[executor], gradients["masked"])
 
 
-@pytest.mark.parametrize("executor", EXECUTORS)
+def test_the_router_learns_from_the_task_through_its_gate():
+    for router in ("expert-choice", "token-choice"):
+        model = network(changed(router=router)).train()
+        model(pictures(3)).logits.square().sum().backward()
+        for name, weight in model.router.named_parameters():
+            assert weight.grad is not None, name
+            assert weight.grad.abs().sum() > 0, name
+
+
+def ran(executor, block, state, active, gate=None, **known):
+    gate = torch.ones(active.shape) if gate is None else gate
+    return EXECUTORS[executor](block, state, Going(active=active, gate=gate, **known))
+
+
+def attending(rows, attend):
+    heads = rows.unflatten(-1, (2, 2))
+    return attend(heads, heads, heads).flatten(-2)
+
+
+@pytest.mark.parametrize("executor", ["masked", *RAGGED])
 def test_tokens_that_stay_behind_are_not_changed_nor_seen(executor):
     active = torch.tensor([[True, False, True], [True, True, True], [False, False, False]])
     state = torch.randn(3, 3, 4)
-
-    def block(rows, attend):
-        heads = rows.unflatten(-1, (2, 2))
-        return attend(heads, heads, heads).flatten(-2)
-
-    gate = torch.ones(3, 3)
-    moved = EXECUTORS[executor](block, state, active, gate)
+    moved = ran(executor, attending, state, active).state
     assert torch.equal(moved[~active], state[~active])
     noisy = torch.where(active[..., None], state, 100.0)
-    assert torch.equal(EXECUTORS[executor](block, noisy, active, gate)[active], moved[active])
+    assert torch.equal(ran(executor, attending, noisy, active).state[active], moved[active])
 
 
-def test_nothing_happens_where_no_token_is_active():
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_what_was_moved_lies_at_its_rows(executor):
+    active = torch.tensor([[True, False, True], [False, True, True]])
+    state = torch.randn(2, 3, 4)
+    came = ran(executor, attending, state, active)
+    flat = came.state.flatten(0, 1)
+    assert torch.equal(came.moved, flat if came.rows is None else flat[came.rows])
+    if came.rows is not None:
+        assert sorted(came.rows.tolist()) == active.flatten().nonzero().flatten().tolist()
+
+
+@pytest.mark.parametrize("executor", ["packed", "padded", "capacity"])
+def test_a_known_count_gives_what_counting_gives(executor):
+    active = torch.tensor([[True, False, True], [False, True, True]])
+    state = torch.randn(2, 3, 4)
+    counted, known = (ran(executor, attending, state, active, **each) for each in ({}, {"each": 2}))
+    assert torch.equal(counted.state, known.state)
+
+
+@pytest.mark.parametrize("executor", ["packed", "padded", "capacity"])
+def test_moved_tokens_are_written_where_they_are_wanted_and_the_state_is_left_alone(executor):
+    active = torch.tensor([[True, False, True], [False, True, True]])
+    state = torch.randn(2, 3, 4)
+    before, into = state.clone(), state.clone()
+    came = ran(executor, attending, state, active, into=into)
+    assert came.state is into
+    assert torch.equal(state, before)
+    assert torch.equal(into, ran(executor, attending, state, active).state)
+
+
+@pytest.mark.parametrize("executor", ["packed", "padded", "capacity"])
+def test_nothing_happens_where_no_token_is_active(executor):
     state = torch.randn(2, 3, 4)
     nowhere = torch.zeros(2, 3, dtype=torch.bool)
 
     def block(rows, attend):
         raise AssertionError("nothing to run")
 
-    assert torch.equal(EXECUTORS["packed"](block, state, nowhere, torch.ones(2, 3)), state)
+    assert torch.equal(ran(executor, block, state, nowhere).state, state)
+    assert torch.equal(ran(executor, block, state, nowhere, each=0).state, state)
 
 
-def test_the_block_sees_only_the_active_tokens():
+@pytest.mark.parametrize(
+    ("executor", "shape"), [("packed", (5, 4)), ("padded", (2, 3, 4)), ("masked", (2, 3, 4))]
+)
+def test_the_block_sees_what_the_executor_says(executor, shape):
     seen = []
 
     def block(rows, attend):
@@ -80,8 +150,14 @@ def test_the_block_sees_only_the_active_tokens():
         return rows
 
     active = torch.tensor([[True, False, True], [True, True, True]])
-    EXECUTORS["packed"](block, torch.zeros(2, 3, 4), active, torch.ones(2, 3))
-    assert seen == [(5, 4)]
+    ran(executor, block, torch.zeros(2, 3, 4), active)
+    assert seen == [shape]
+
+
+def test_capacity_refuses_images_that_differ():
+    active = torch.tensor([[True, False], [True, True]])
+    with pytest.raises(ValueError, match=r"as many tokens of every image, got \[1, 2\]"):
+        ran("capacity", attending, torch.zeros(2, 2, 4), active)
 
 
 def test_the_update_is_a_gated_increment():
@@ -91,7 +167,43 @@ def test_the_update_is_a_gated_increment():
     assert torch.equal(gated(before, after, torch.zeros(1)), before)
 
 
-@pytest.mark.parametrize("name", ["padded", "capacity", "", "PACKED"])
-def test_other_executors_are_refused_with_the_two_that_exist(name):
-    with pytest.raises(ValueError, match=r"there are masked \(the reference\) and packed"):
+@pytest.mark.parametrize("name", ["fast", "", "PACKED"])
+def test_other_executors_are_refused_with_those_that_exist(name):
+    with pytest.raises(ValueError, match="there are masked, padded, packed, capacity"):
         executor_named(name)
+
+
+@given(st.lists(st.integers(1, 4), min_size=1, max_size=4), st.integers(0, 99))
+@settings(max_examples=30)
+def test_packed_attention_to_what_is_remembered_is_that_of_each_image_alone(lengths, seed):
+    torch.manual_seed(seed)
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    images = [torch.randn(length, 2, 3) for length in lengths]
+    memory = Memory(keys=torch.randn(len(lengths), 5, 2, 3), values=torch.randn(len(lengths), 5, 2, 3),
+                    visible=None)  # fmt: skip
+    arrangement = Packed(tuple((1, lengths[image]) for image in order), tuple(order), len(lengths))
+    together = arrangement.across(torch.cat([images[image] for image in order]), memory)
+    for image, mixed in zip(order, together.split([lengths[i] for i in order]), strict=True):
+        alone = Together().across(
+            images[image][None],
+            Memory(keys=memory.keys[[image]], values=memory.values[[image]], visible=None),
+        )
+        torch.testing.assert_close(mixed, alone[0])
+
+
+def test_keys_and_values_of_a_gpu_go_through_one_ragged_call(monkeypatch):
+    from torch.nn.attention import varlen
+
+    asked = {}
+
+    def ragged(queries, keys, values, ends, ends_of_keys, longest, longest_key):
+        asked.update(ends=ends.tolist(), longest=longest)
+        return queries
+
+    class OnGpu(torch.Tensor):
+        is_cuda = True
+
+    monkeypatch.setattr(varlen, "varlen_attn", ragged)
+    heads = torch.randn(5, 2, 4).bfloat16().as_subclass(OnGpu)
+    Packed(((1, 2), (1, 3)), None, 2)(heads, heads, heads)
+    assert asked == {"ends": [0, 2, 5], "longest": 3}

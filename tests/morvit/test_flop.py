@@ -14,7 +14,7 @@ def by_hand(architecture, counts):
     ends = architecture.layers_before + architecture.layers_after
     total = 2 * patches + ends * layer(architecture.tokens) + 2 * width * architecture.classes
     total += architecture.shared_layers * sum(layer(tokens) for tokens in counts)
-    return total + 2 * architecture.patches * width * architecture.recursions  # router
+    return total + 2 * architecture.tokens * width * architecture.recursions  # router
 
 
 def test_packed_work_is_that_of_the_active_tokens_alone():

@@ -5,6 +5,7 @@ import torch
 
 from morvit import losses
 from morvit.losses import LossWeights
+from morvit.router import Orders
 from tests.morvit.networks import TOY, changed, network, pictures
 
 
@@ -68,7 +69,7 @@ def test_the_total_is_the_weighted_sum_of_its_terms(router):
 
 def test_a_uniform_pass_teaches_expert_choice_nothing():
     architecture = changed(router="expert-choice")
-    output = network(architecture)(pictures(2), uniform=True)
+    output = network(architecture)(pictures(2), orders=Orders(uniform=True))
     labels = torch.tensor([0, 1])
     terms = losses.total_loss(output, labels, architecture, LossWeights(), uniform=True)
     assert set(terms) == {"cross_entropy", "total"}

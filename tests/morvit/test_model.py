@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from morvit.model import MoRViT, layers_of_recursion
+from morvit.router import Orders
 from tests.morvit.networks import (
     TOY,
     changed,
@@ -67,6 +68,7 @@ def test_one_recursion_is_a_plain_vit_however_its_layers_are_split(split):
 @given(routed_architectures(), st.sampled_from(["masked", "packed"]))
 @settings(max_examples=20)
 def test_uniform_depth_is_the_plain_vit_of_the_same_effective_depth(architecture, executor):
+    architecture = changed(architecture, depth_parameters="none", keys_and_values="recursion-wise")
     model = network(architecture)
     deep = network(
         changed(
@@ -88,7 +90,7 @@ def test_uniform_depth_is_the_plain_vit_of_the_same_effective_depth(architecture
     for theirs, ours in zip(deep.shared_layers, layers, strict=True):
         theirs.load_state_dict(ours.state_dict())
     images = pictures(2, architecture)
-    output = model(images, uniform=True, executor=executor)
+    output = model(images, orders=Orders(uniform=True), executor=executor)
     torch.testing.assert_close(output.logits, deep(images).logits, rtol=1e-5, atol=1e-5)
     assert (output.counts == architecture.tokens).all()
     assert output.router_logits.shape[-1] == architecture.recursions
@@ -130,15 +132,17 @@ def test_counts_never_rise_and_cls_goes_to_the_end(architecture, selection, seed
 @settings(max_examples=30)
 def test_imposed_counts_are_obeyed_exactly(data, architecture):
     imposed = data.draw(imposable_counts(architecture))
-    output = network(architecture)(pictures(len(imposed), architecture), imposed=imposed)
+    output = network(architecture)(
+        pictures(len(imposed), architecture), orders=Orders(imposed=imposed)
+    )
     assert torch.equal(output.counts, imposed)
 
 
 def test_imposed_counts_go_to_the_patches_that_the_router_likes_best():
     model, images = network(), pictures(4)
     free = model(images)
-    assert torch.equal(model(images, imposed=free.counts).counts, free.counts)
-    fewer = model(images, imposed=torch.tensor([[17, 5, 2]] * 4))
+    assert torch.equal(model(images, orders=Orders(imposed=free.counts)).counts, free.counts)
+    fewer = model(images, orders=Orders(imposed=torch.tensor([[17, 5, 2]] * 4)))
     tail = fewer.router_logits.softmax(dim=-1).flip(-1).cumsum(-1).flip(-1)[..., 1]
     took = fewer.depths[:, 1:] > 1
     worst_taken = tail.masked_fill(~took, 2).amin(dim=1)
@@ -163,7 +167,6 @@ def test_every_weight_gets_a_gradient_the_routers_too(router):
 @pytest.mark.parametrize(
     ("fields", "complaint"),
     [
-        ({"keys_and_values": "recursive-sharing"}, "use recursion-wise"),
         ({"prefix_tokens": 0}, "head reads CLS"),
         ({"position_tokens": 99}, "resized positions are not built"),
     ],
@@ -184,20 +187,33 @@ def test_what_is_not_built_is_refused(fields, complaint):
 )
 def test_impossible_counts_are_refused(imposed, complaint):
     with pytest.raises(ValueError, match=complaint):
-        network()(pictures(1), imposed=torch.tensor(imposed))
+        network()(pictures(1), orders=Orders(imposed=torch.tensor(imposed)))
 
 
 def test_a_plain_network_refuses_fewer_tokens():
     model = network(changed(recursions=1))
     with pytest.raises(ValueError, match="no router"):
-        model(pictures(1), imposed=torch.tensor([[9]]))
-    assert model(pictures(1), imposed=torch.tensor([[17]])).counts.tolist() == [[17]]
+        model(pictures(1), orders=Orders(imposed=torch.tensor([[9]])))
+    assert model(pictures(1), orders=Orders(imposed=torch.tensor([[17]]))).counts.tolist() == [[17]]
 
 
-@pytest.mark.parametrize("executor", ["padded", "capacity"])
-def test_executors_that_do_not_exist_are_refused_by_name(executor):
-    with pytest.raises(ValueError, match=f"no executor {executor}; there are masked .* and packed"):
-        network()(pictures(1), executor=executor)
+def test_executors_that_do_not_exist_are_refused_by_name():
+    with pytest.raises(ValueError, match="no executor fast; there are masked"):
+        network()(pictures(1), executor="fast")
+
+
+def test_shared_keys_and_values_are_those_of_the_first_recursion():
+    """Active tokens look at all that entered recursion 1, whatever left since."""
+    model = network(changed(router="expert-choice", keys_and_values="recursive-sharing"))
+    images = pictures(3)
+    state, route = model.begun(images)
+    orders = Orders.at_budget(0.5, 3)
+    state, route = model.recurred(0, state, route, orders=orders)
+    first = route.memories
+    assert [memory.keys.shape[1] for memory in first] == [int(route.counts[0][0])] * 2
+    for recursion in (1, 2):
+        state, route = model.recurred(recursion, state, route, orders=orders)
+        assert all(now is then for now, then in zip(route.memories, first, strict=True))
 
 
 def test_seeds_decide_the_weights():

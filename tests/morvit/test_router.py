@@ -3,10 +3,30 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from morvit.router import ExpertChoice, TokenChoice, depth_at_least, highest, router_for
+from morvit.router import (
+    Chance,
+    ExpertChoice,
+    Orders,
+    Seen,
+    TokenChoice,
+    best,
+    depth_at_least,
+    highest,
+    largest_from,
+    patch_statistics,
+    router_for,
+)
 from tests.morvit.networks import changed, network, pictures
 
 EXPERT = changed(router="expert-choice")
+EVERYONE = torch.ones(1, 16, dtype=torch.bool)
+
+
+def seen(seed=0):
+    """One image of 16 patches after CLS, at width 8."""
+    torch.manual_seed(seed)
+    state = torch.randn(1, 17, 8)
+    return Seen(state=state, moved=state[0], rows=None, statistics=torch.rand(1, 16, 2), prefix=1)
 
 
 def test_the_highest_are_taken_from_the_eligible_alone():
@@ -52,9 +72,8 @@ def test_token_choice_goes_as_deep_as_its_arg_max():
 
 def test_token_choice_gates_with_the_probability_of_that_depth_or_more():
     router = TokenChoice(changed())
-    patches = torch.randn(1, 16, 8)
-    vote = router.ballot(patches)(1, patches, torch.ones(1, 16, dtype=torch.bool))
-    probability = router.scores(patches).softmax(dim=-1)
+    vote = router.ballot(seen())(1, seen(), EVERYONE)
+    probability = router.scores(seen().state[:, 1:]).softmax(dim=-1)
     torch.testing.assert_close(vote.gates, probability[..., 1] + probability[..., 2])
 
 
@@ -67,8 +86,7 @@ def test_deeper_is_never_likelier(logits):
 
 def test_expert_choice_gates_with_the_sigmoid():
     router = ExpertChoice(EXPERT)
-    patches = torch.randn(1, 16, 8)
-    vote = router.vote(2, patches, torch.ones(1, 16, dtype=torch.bool))
+    vote = router.vote(2, seen(), EVERYONE)
     torch.testing.assert_close(vote.gates, vote.logits.sigmoid())
 
 
@@ -81,3 +99,89 @@ def test_impossible_capacities_are_refused(shares):
 def test_the_architecture_names_its_router():
     assert isinstance(router_for(changed()), TokenChoice)
     assert isinstance(router_for(EXPERT), ExpertChoice)
+    assert isinstance(router_for(changed(router="random")), Chance)
+
+
+@given(st.integers(1, 6), st.integers(0, 99))
+def test_the_best_are_the_highest(wanted, seed):
+    torch.manual_seed(seed)
+    scores = torch.randn(3, 9)
+    eligible = torch.zeros(3, 9, dtype=torch.bool)
+    eligible[:, torch.randperm(9)[:6]] = True
+    expected = highest(scores, eligible, torch.tensor([wanted] * 3))
+    assert torch.equal(best(scores, eligible, wanted), expected)
+
+
+def test_a_budget_takes_that_share_of_full_depth_and_one_is_everything():
+    model = network(changed(router="expert-choice", image_size=32, recursions=4))
+    for budget in (0.2, 0.4, 0.8):
+        counts = model(pictures(2, model.architecture), orders=Orders.at_budget(budget, 4)).counts
+        assert (counts == counts[0]).all()
+        assert float((counts - 1).float().mean() / 256) == pytest.approx(budget, abs=0.01)
+    assert (
+        model(pictures(2, model.architecture), orders=Orders.at_budget(1.0, 4)).counts == 257
+    ).all()
+
+
+@given(st.sampled_from(["expert-choice", "token-choice"]), st.integers(0, 9))
+def test_a_higher_threshold_never_lets_more_go_on(router, seed):
+    model, images = network(changed(router=router), seed), pictures(4, seed=seed)
+    lower, higher = (
+        model(images, orders=Orders(thresholds=(level,) * 3)).counts for level in (0.3, 0.6)
+    )
+    assert (higher[:, 0] <= lower[:, 0]).all()
+
+
+def test_a_router_that_reads_the_context_answers_to_cls_and_to_pixels():
+    model = network(changed(router="expert-choice", router_reads="token-and-context"))
+    scores = model.router.scores[0]
+    first = scores.of(seen())
+    louder, other = seen(), seen()
+    louder.state[:, 0] += 1.0
+    other.statistics[:] += 1.0
+    # CLS is the first row of `moved` too, but only patches are scored.
+    assert (scores.of(louder) != first).all()
+    assert (scores.of(other) != first).all()
+    plain = network(EXPERT).router.scores[0]
+    assert torch.equal(plain.of(other), plain.of(seen()))
+
+
+def test_patches_that_were_not_moved_are_not_scored():
+    scores = ExpertChoice(EXPERT).scores[0]
+    whole = seen()
+    rows = torch.tensor([0, 3, 9])
+    some = Seen(state=whole.state, moved=whole.moved[rows], rows=rows, statistics=None, prefix=1)
+    came, full = scores.of(some)[0, :, 0], scores.of(whole)[0, :, 0]
+    places = rows[1:] - 1
+    torch.testing.assert_close(came[places], full[places])
+    assert came.count_nonzero() == 2
+
+
+def test_chance_is_the_same_for_a_picture_and_differs_between_pictures():
+    model = network(changed(router="random"), capacities=(1.0, 0.5, 0.25))
+    images = pictures(6)
+    one, again = model(images), model(images[:3])
+    assert torch.equal(one.depths[:3], again.depths)
+    assert one.counts.tolist() == [[17, 9, 5]] * 6
+    assert len({tuple(row) for row in one.depths.tolist()}) > 3
+    assert sum(weight.numel() for weight in model.router.parameters()) == 0
+
+
+def test_loss_free_balancing_moves_the_bias_towards_depths_that_are_chosen_too_seldom():
+    router = TokenChoice(changed(router_bias=True))
+    router.rebalance(torch.tensor([0.7, 0.2, 0.1]), (1 / 3, 1 / 3, 1 / 3), 0.01)
+    torch.testing.assert_close(router.bias, torch.tensor([-0.01, 0.01, 0.01]))
+    logits = torch.zeros(1, 2, 3)
+    assert router.depths(logits).tolist() == [[1, 1]]
+
+
+@given(st.lists(st.floats(-9, 9), min_size=2, max_size=6))
+def test_sigmoid_gates_never_rise_on_the_way_down(logits):
+    gates = largest_from(torch.tensor(logits))
+    assert (gates[1:] <= gates[:-1]).all()
+
+
+def test_patch_statistics_are_in_the_order_of_the_patches():
+    image = torch.arange(16.0).reshape(1, 1, 4, 4)
+    means = patch_statistics(image, 2)[0, :, 0].tolist()
+    assert means == [2.5, 4.5, 10.5, 12.5]

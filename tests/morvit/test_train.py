@@ -8,7 +8,8 @@ from domain.complaint import Complaint, CorruptFile
 from morvit import train as train_module
 from morvit.data import LabelledImages
 from morvit.losses import LossWeights
-from morvit.train import Training, augmented, learning_rate, train_on
+from morvit.train import train_on
+from morvit.training import Training, augmented, learning_rate
 from morvit.weights import Recipe, load_checkpoint
 from tests.morvit.networks import TOY, changed
 
@@ -28,7 +29,7 @@ def run(out, recipe=RECIPE, architecture=TOY, epochs=None, seed=0):
     training = Training(architecture, recipe, seed)
     data = blobs()
     if epochs is None:
-        train_on(training, data, data, out, "test")
+        train_on(training, data, data, data, out, "test")
     else:
         for _ in range(epochs):
             list(training.run_epoch(data))
@@ -37,12 +38,20 @@ def run(out, recipe=RECIPE, architecture=TOY, epochs=None, seed=0):
     return training
 
 
-@pytest.mark.parametrize("router", ["token-choice", "expert-choice"])
+ROUTES = {
+    "token-choice": {},
+    "expert-choice": {"budgets": (0.3, 0.8), "warm_epochs": 1.5},
+    "random": {"capacities": (1.0, 0.5, 0.2), "optimizer": "muon"},
+}
+
+
+@pytest.mark.parametrize("router", ROUTES)
 def test_killing_and_resuming_gives_the_same_weights_bit_for_bit(tmp_path, router):
-    architecture = changed(router=router)
-    whole = run(tmp_path / "whole", architecture=architecture)
-    run(tmp_path / "parts", architecture=architecture, epochs=1)
-    resumed = run(tmp_path / "parts", architecture=architecture)
+    architecture = changed(router=router, router_bias=True)
+    recipe = Recipe(**{**dict(RECIPE), "bias_step": 0.01, **ROUTES[router]})
+    whole = run(tmp_path / "whole", recipe, architecture)
+    run(tmp_path / "parts", recipe, architecture, epochs=1)
+    resumed = run(tmp_path / "parts", recipe, architecture)
     assert resumed.history == whole.history
     for name, weight in whole.model.state_dict().items():
         assert torch.equal(resumed.model.state_dict()[name], weight), name

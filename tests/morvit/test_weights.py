@@ -192,9 +192,9 @@ def test_a_card_that_asks_for_more_than_the_file_holds_is_refused_early(checkpoi
 
 
 def test_a_card_of_a_network_that_is_not_built_is_refused_early(checkpoint):
-    shared = changed(keys_and_values="recursive-sharing")
-    save(Card(**{**dict(CARD), "architecture": shared}), card_path(checkpoint))
-    with pytest.raises(CorruptFile, match="not built"):
+    headless = changed(prefix_tokens=0)
+    save(Card(**{**dict(CARD), "architecture": headless}), card_path(checkpoint))
+    with pytest.raises(CorruptFile, match="head reads CLS"):
         load_checkpoint(checkpoint)
 
 

@@ -7,7 +7,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from domain.architecture import Architecture
 from domain.measurement import PlannedPoint
-from morvit.executors import together
+from morvit.attention import Together
+from morvit.router import Orders
 from profiler.messages import Task
 from profiler.passes import measured
 from profiler.protocol import SETTINGS
@@ -39,15 +40,14 @@ def logits_after(subject: RecursionAlone, index: int) -> torch.Tensor:
     further = partial(
         model.recurred,
         executor=subject.point.executor,
-        imposed=subject.imposed[index],
-        uniform=subject.is_uniform,
+        orders=subject.orders(index),
     )
     state = subject.run(index)
     _, route = further(subject.recursion, subject.batches[index], subject.routes[index])
     for later in range(subject.recursion + 1, model.architecture.recursions):
         state, route = further(later, state, route)
     for layer in model.layers_after:
-        state = layer(state, together)
+        state = layer(state, Together())
     assert model.head is not None
     logits: torch.Tensor = model.head(model.norm_after(state[:, 0]))
     return logits
@@ -63,7 +63,7 @@ def test_work_is_counted_as_torch_counts_it(executor):
         sdpa_kernel(SDPBackend.MATH),
         FlopCounterMode(display=False) as reference,
     ):
-        subject.model(torch.cat(subject.batches), executor=executor, imposed=imposed)
+        subject.model(torch.cat(subject.batches), executor=executor, orders=Orders(imposed=imposed))
     assert counted * len(subject.batches) == reference.get_total_flops()
 
 
@@ -130,7 +130,12 @@ def test_a_recursion_alone_has_the_work_of_its_stage_in_the_whole_network(execut
             stage = f"recursion-{recursion}"
             for counted in ("packed", "masked"):
                 expected = whole.flop(counted)[stage]
-                assert alone(point, recursion).flop(counted) == {stage: pytest.approx(expected)}
+                # What its router scores is what the recursion before moved, which the point's own
+                # executor decides.
+                tolerance = 1e-9 if counted == executor or recursion == 1 else 0.01
+                assert alone(point, recursion).flop(counted) == {
+                    stage: pytest.approx(expected, rel=tolerance)
+                }
 
 
 def test_the_one_recursion_of_a_plain_network_can_be_run_alone():
@@ -173,7 +178,6 @@ def test_a_measurement_of_a_recursion_alone_has_that_stage_and_the_whole_workloa
     ("fields", "said"),
     [
         ({"runtime": "compiled"}, "runtime compiled"),
-        ({"executor": "padded"}, "executor padded"),
         ({"precision": "fp16"}, "fp16"),
         ({"precision": "int8"}, "int8"),
         ({"routing_source": "replayed-trace", "survival": None}, "trace"),

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domain.complaint import Complaint
-from morvit.executors import EXECUTORS
+from morvit.executors import EXECUTORS, RECTANGULAR
 from profiler.commands import options
 from profiler.contrasts import forced, plain
 from profiler.design import (
@@ -136,7 +136,10 @@ def test_a_contrast_holds_one_thing_the_same(contrast):
         assert uneven == pytest.approx(even, rel=0.01)
         assert more > 1.05 * squares
     if contrast.separates.startswith("gather, scatter"):
-        assert {point.executor for point in points} == set(EXECUTORS)
+        is_even = all(point.spread == 0 for point in points)
+        assert {point.executor for point in points} == set(EXECUTORS) - (
+            set() if is_even else RECTANGULAR
+        )
         assert len({presumed_routing(point, 0) for point in points}) == 1
     if contrast.separates.startswith("routing from a plain ViT"):
         assert len({point.architecture.effective_depth for point in points}) == 1
@@ -152,8 +155,9 @@ def test_built_in_plans_grow_and_say_what_each_point_is_for():
     assert rigorous[: len(default)] == default
     for plan in plans.values():
         assert all(point.separates for point in plan.points)
-        assert {point.executor for point in plan.points} == set(EXECUTORS)
+        assert {point.executor for point in plan.points} >= set(EXECUTORS) - RECTANGULAR
         assert {point.architecture.recursions for point in plan.points} == {1, 3}
+    assert {point.executor for point in plans["default"].points} == set(EXECUTORS)
     assert {point.precision for point in plans["quick"].points} == {"fp32"}
     assert {point.precision for point in plans["default"].points} == {"fp32", "bf16"}
     assert sum(point.subject != "network" for point in plans["default"].points) == 1
@@ -171,7 +175,7 @@ def test_the_help_says_how_many_points_and_runs_a_mode_has(mode):
 def test_the_reference_covers_what_the_cost_model_is_asked():
     plan = reference_plan(SHIPPED, "brief")
     points = plan.points
-    assert 56 <= len(points) <= 64
+    assert 64 <= len(points) <= 76
     assert plan.runs == 5
     forced_points = [point for point in points if point.survival]
     assert {point.architecture.width for point in forced_points} == {128, 192, 256, 384}
@@ -182,13 +186,15 @@ def test_the_reference_covers_what_the_cost_model_is_asked():
     assert {point.spread for point in forced_points} >= {0.0, 0.25, 0.8, 0.9}
     real = [point for point in points if point.routing_source == "real-images"]
     asked = {(point.batch, point.executor) for point in real if point.precision == "fp32"}
-    assert asked == {(batch, executor) for batch in (1, 8, 32) for executor in EXECUTORS}
+    assert asked == {
+        (batch, executor) for batch in (1, 8, 32) for executor in set(EXECUTORS) - RECTANGULAR
+    }
     assert {point.routing_source for point in points} == {
         "real-images", "forced-distribution", "none",
     }  # fmt: skip
     assert sum(point.subject == "recursion-2" for point in points) == 1
-    # A quarter of an hour, so that it can be taken on several occasions.
-    assert 12 * 60 <= expected_plan_s(points, SETTINGS["brief"]) <= 17 * 60
+    # Under twenty minutes, so that it can be taken on several occasions.
+    assert 12 * 60 <= expected_plan_s(points, SETTINGS["brief"]) <= 19 * 60
 
 
 def test_no_pass_of_the_reference_is_longer_than_150_ms_on_a_core_of_40_gflop_per_s():

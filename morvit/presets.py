@@ -1,0 +1,138 @@
+"""The networks that are compared, and how they are trained: one recipe for all of a task.
+
+`morvit` claims that it is as accurate as `vit` with a third of the weights and in less time. What it
+must beat to say so: a `shallow` ViT as fast as it is, the same `recursive` network without routing,
+and a `random` router that spends as much.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from domain.architecture import Architecture
+from domain.routing import survival_of_mean
+from morvit.losses import LossWeights
+from morvit.weights import Recipe
+
+Task = Literal["fashion-mnist", "inspection"]
+NetworkName = Literal["morvit", "vit", "shallow", "recursive", "random"]
+
+WIDTH, HEADS, DEPTH = 64, 2, 12
+# One layer before, one used ten times, one after: twelve effective layers of three unique ones.
+RECURSIONS = DEPTH - 2
+# Mean share of the recursions that a token of the routed networks enters.
+BUDGET = 0.25
+# Layers of the plain ViT whose throughput is nearest to that of the routed network.
+SHALLOW_DEPTH = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What a task asks of a network: image side, patch side, classes; and how long to train."""
+
+    image_size: int
+    patch_size: int
+    classes: int
+    epochs: int
+    batch: int
+    learning_rate: float
+    largest_shift: int
+    training_images: int
+    test_images: int
+
+
+SETTINGS: dict[Task, Setting] = {
+    "fashion-mnist": Setting(
+        image_size=28,
+        patch_size=4,
+        classes=10,
+        epochs=6,
+        batch=64,
+        learning_rate=2e-3,
+        largest_shift=1,
+        training_images=60_000,
+        test_images=10_000,
+    ),
+    "inspection": Setting(
+        image_size=224,
+        patch_size=16,
+        classes=5,
+        epochs=6,
+        batch=32,
+        learning_rate=2e-3,
+        largest_shift=0,
+        training_images=6_000,
+        test_images=2_000,
+    ),
+}
+
+
+def architecture_of(task: Task, network: NetworkName) -> Architecture:
+    """A network of the comparison on a task."""
+    return NETWORKS[network](f"{network}-{task}", SETTINGS[task])
+
+
+def recipe_of(task: Task, network: NetworkName) -> Recipe:
+    """How it is trained: what differs between networks of a task is where tokens go, and no more."""
+    setting = SETTINGS[task]
+    common = {
+        "epochs": setting.epochs,
+        "batch": setting.batch,
+        "learning_rate": setting.learning_rate,
+        "largest_shift": setting.largest_shift,
+        "precision": "fp32",
+        "optimizer": "muon",
+    }
+    return Recipe.model_validate({**common, **ROUTES[network]})
+
+
+def _plain(name: str, setting: Setting, depth: int) -> Architecture:
+    return Architecture.plain(
+        name=name,
+        depth=depth,
+        width=WIDTH,
+        heads=HEADS,
+        image_size=setting.image_size,
+        patch_size=setting.patch_size,
+        channels=1,
+        classes=setting.classes,
+    )
+
+
+def _recursive(name: str, setting: Setting, router: str) -> Architecture:
+    return Architecture.model_validate(
+        {
+            **_plain(name, setting, DEPTH).model_dump(),
+            "layers_before": 1,
+            "shared_layers": 1,
+            "recursions": RECURSIONS,
+            "layers_after": 1,
+            "router": router,
+            "depth_parameters": "norms",
+        }
+    )
+
+
+NETWORKS: dict[NetworkName, Callable[[str, Setting], Architecture]] = {
+    "morvit": lambda name, setting: _recursive(name, setting, "expert-choice"),
+    "vit": lambda name, setting: _plain(name, setting, DEPTH),
+    "shallow": lambda name, setting: _plain(name, setting, SHALLOW_DEPTH),
+    "recursive": lambda name, setting: _recursive(name, setting, "random"),
+    "random": lambda name, setting: _recursive(name, setting, "random"),
+}
+
+_ROUTED: dict[str, object] = {
+    "capacities": survival_of_mean(BUDGET, RECURSIONS),
+    "budgets": (0.12, 0.5),
+    "uniform_share": 0.15,
+    "warm_epochs": 1.0,
+    "losses": LossWeights(auxiliary=0.01, router_z=0.0, balancing=0.0),
+}
+_EVERYWHERE: dict[str, object] = {"uniform_share": 1.0}
+ROUTES: dict[NetworkName, dict[str, object]] = {
+    "morvit": _ROUTED,
+    "vit": _EVERYWHERE,
+    "shallow": _EVERYWHERE,
+    "recursive": {**_EVERYWHERE, "capacities": (1.0,) * RECURSIONS},
+    "random": _ROUTED,
+}

@@ -1,0 +1,314 @@
+"""A network half-way through its recipe: one step, one epoch, and all that resuming needs."""
+
+import json
+import math
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from domain.architecture import Architecture
+from domain.complaint import Complaint, CorruptFile
+from domain.routing import survival_of_mean
+from morvit import losses
+from morvit.data import LabelledImages, normalised
+from morvit.evaluation import Line, evaluated, routing_line
+from morvit.model import MoRViT, Output
+from morvit.router import Orders, TokenChoice
+from morvit.tensors import Kind, read_tensors, write_tensors
+from morvit.weights import Recipe
+
+# Watched while training goes; never used to choose an epoch.
+WATCHED_IMAGES = 1000
+LARGEST_STATE_HEADER_BYTES = 16 * 2**20
+UNIFORM = Orders(uniform=True)
+
+Images = UInt8[Tensor, "batch channels rows columns"]
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Labelled images by their places."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+        ...
+
+    def batch(self, chosen: Int[Tensor, " batch"]) -> tuple[Images, Int[Tensor, " batch"]]:
+        """The images at these places, and their labels."""
+        ...
+
+
+class Training:
+    """A network half-way through its recipe, and all that decides how it goes on.
+
+    One generator on the CPU draws order, augmentation, uniform batches and budgets, so state and
+    data give the same weights whether or not training was interrupted. The `teacher` is what the
+    recipe distils from.
+    """
+
+    def __init__(
+        self, architecture: Architecture, recipe: Recipe, seed: int, teacher: MoRViT | None = None
+    ) -> None:
+        if (recipe.distillation > 0) != (teacher is not None):
+            raise Complaint("distillation wants a teacher, and a teacher wants distillation over 0")
+        self.architecture, self.recipe, self.seed = architecture, recipe, seed
+        torch.manual_seed(seed)
+        self.model = MoRViT(architecture, capacities=recipe.capacities, selection=recipe.selection)
+        self.teacher = None if teacher is None else teacher.eval().requires_grad_(False)
+        self.optimizers = optimizers_of(self.model, recipe)
+        self.generator = torch.Generator().manual_seed(seed)
+        self.epoch = 0
+        self.history: list[Line] = []
+
+    def run_epoch(self, data: Source) -> Iterator[tuple[int, int]]:
+        """Train once over the data; yields batches done and batches to do."""
+        batch, images = self.recipe.batch, len(data)
+        batches = max(1, images // batch)
+        order = torch.randperm(images, generator=self.generator)
+        seen: dict[str, list[float]] = {}
+        self.model.train()
+        for done in range(batches):
+            chosen = order[done * batch : (done + 1) * batch]
+            step = self.epoch * batches + done
+            terms = self._step(*data.batch(chosen), step, batches)
+            for name, term in terms.items():
+                seen.setdefault(name, []).append(float(term.detach()))
+            if not math.isfinite(seen["total"][-1]):
+                raise Complaint(
+                    f"the loss is no longer a number in epoch {self.epoch + 1}; lower "
+                    "--learning-rate"
+                )
+            yield done + 1, batches
+        self.epoch += 1
+        means = {name: sum(values) / len(values) for name, values in seen.items()}
+        self.history.append({"epoch": self.epoch, "losses": means})
+
+    def _step(
+        self, images: Images, labels: Int[Tensor, " batch"], step: int, batches: int
+    ) -> dict[str, Float[Tensor, ""]]:
+        recipe = self.recipe
+        rate = learning_rate(step, recipe.epochs * batches, recipe)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+        orders = self._orders(step / batches)
+        pixels = normalised(augmented(images, recipe.largest_shift, recipe.flip, self.generator))
+        # On a CPU the fused attention's backward pass is slow in bf16; plain products are not.
+        backend = SDPBackend.MATH if recipe.precision == "amp_bf16" else SDPBackend.FLASH_ATTENTION
+        with _precision(recipe.precision), sdpa_kernel([backend, SDPBackend.MATH]):
+            output: Output = self.model(pixels, orders=orders)
+        terms = losses.total_loss(
+            output, labels, self.architecture, recipe.losses, uniform=orders.uniform
+        )
+        if self.teacher is not None:
+            with torch.inference_mode():
+                taught = self.teacher(pixels, orders=UNIFORM).logits
+            terms["distillation"] = losses.distilled(
+                output.logits, taught.clone(), recipe.temperature
+            )
+            terms["total"] = (1 - recipe.distillation) * terms["total"] + (
+                recipe.distillation * terms["distillation"]
+            )
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
+        terms["total"].backward()  # type: ignore[no-untyped-call] # torch leaves it so
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.largest_gradient)
+        for optimizer in self.optimizers:
+            optimizer.step()
+        self._rebalance(output, orders)
+        return terms
+
+    def _orders(self, epochs: float) -> Orders:
+        """Where this batch's tokens go: everywhere, as far as a drawn budget, or as the router says."""
+        recipe, recursions = self.recipe, self.architecture.recursions
+        lot, share = torch.rand(2, generator=self.generator).tolist()
+        if lot < recipe.uniform_share:
+            return UNIFORM
+        if recipe.budgets is not None:
+            low, high = recipe.budgets
+            budget = low + (high - low) * share
+            return Orders(capacities=warmed(survival_of_mean(budget, recursions), epochs, recipe))
+        if recipe.warm_epochs and recipe.capacities is not None:
+            return Orders(capacities=warmed(recipe.capacities, epochs, recipe))
+        return Orders()
+
+    def _rebalance(self, output: Output, orders: Orders) -> None:
+        router, step = self.model.router, self.recipe.bias_step
+        if not (step and isinstance(router, TokenChoice)) or orders.uniform:
+            return
+        recursions = self.architecture.recursions
+        chosen = router.depths(output.router_logits.detach()) + 1
+        aims = self.recipe.losses.depth_shares or (1 / recursions,) * recursions
+        router.rebalance(losses.depth_load(chosen, recursions), aims, step)
+
+    def watch(self, test: LabelledImages) -> Line:
+        """Add to the last epoch's line what the network does on the watched test images."""
+        images, labels = test.batch(torch.arange(min(WATCHED_IMAGES, len(test))))
+        routed = evaluated(self.model, images, labels)
+        line = {**self.history[-1], "accuracy": routed.accuracy}
+        if self.architecture.is_routed:
+            everywhere = evaluated(self.model, images, labels, UNIFORM)
+            line["uniform_accuracy"] = everywhere.accuracy
+            line |= routing_line(routed, self.architecture, self.recipe.losses)
+        self.history[-1] = line
+        return line
+
+    def save(self, path: Path) -> None:
+        """Store everything that `resume` needs, in one file, at once."""
+        notes = {
+            "epoch": str(self.epoch),
+            "started_as": self._started_as(),
+            "history": json.dumps(self.history),
+        }
+        write_tensors(path, self._tensors(), notes)
+
+    def resume(self, path: Path) -> None:
+        """Go on from a state that `save` stored for this network, recipe and seed."""
+        tensors, notes, _ = read_tensors(path, self._kinds(), LARGEST_STATE_HEADER_BYTES)
+        if notes.get("started_as") != self._started_as():
+            raise Complaint(
+                f"{path} was begun with another network, recipe or seed; name another --out, or "
+                "give the same options to go on"
+            )
+        try:
+            self.epoch = int(notes["epoch"])
+            self.history = json.loads(notes["history"])
+        except (KeyError, ValueError) as error:
+            raise CorruptFile(f"{path} does not say which epoch it is of") from error
+        self.model.load_state_dict(_below("model.", tensors))
+        for number, optimizer in enumerate(self.optimizers):
+            moments: dict[int, dict[str, Tensor]] = {}
+            for name, tensor in _below(f"optimizer-{number}.", tensors).items():
+                place, moment = name.split(".")
+                moments.setdefault(int(place), {})[moment] = tensor
+            groups = optimizer.state_dict()["param_groups"]
+            optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        self.generator.set_state(tensors["generator"])
+
+    def _started_as(self) -> str:
+        return json.dumps([self.architecture.key(), self.recipe.key(), self.seed])
+
+    def _tensors(self) -> dict[str, Tensor]:
+        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        for number, optimizer in enumerate(self.optimizers):
+            for place, moments in optimizer.state_dict()["state"].items():
+                tensors |= {
+                    f"optimizer-{number}.{place}.{name}": value for name, value in moments.items()
+                }
+        return {**tensors, "generator": self.generator.get_state()}
+
+    def _kinds(self) -> dict[str, Kind]:
+        kinds = {f"model.{name}": Kind.of(value) for name, value in self.model.state_dict().items()}
+        for number, optimizer in enumerate(self.optimizers):
+            moments, has_steps = MOMENTS[type(optimizer)]
+            ordered = [each for group in optimizer.param_groups for each in group["params"]]
+            for place, parameter in enumerate(ordered):
+                beginning = f"optimizer-{number}.{place}"
+                kinds |= {f"{beginning}.{moment}": Kind.of(parameter) for moment in moments}
+                if has_steps:
+                    kinds[f"{beginning}.step"] = Kind("F32", ())
+        return {**kinds, "generator": Kind.of(self.generator.get_state())}
+
+
+# What each optimiser remembers of a weight, and whether it counts steps.
+MOMENTS: dict[type[torch.optim.Optimizer], tuple[tuple[str, ...], bool]] = {
+    torch.optim.AdamW: (("exp_avg", "exp_avg_sq"), True),
+    torch.optim.Muon: (("momentum_buffer",), False),
+}
+
+
+def optimizers_of(model: MoRViT, recipe: Recipe) -> tuple[torch.optim.Optimizer, ...]:
+    """AdamW for everything; or Muon for the matrices of the layers, at AdamW's scale of updates.
+
+    Muon: Jordan 2024, with the scale of arXiv 2502.16982, section 2.2, so that one learning rate
+    serves both. Embeddings, head and router keep AdamW; vectors are not decayed.
+    """
+    named = list(model.named_parameters())
+    by_muon = [
+        weight
+        for name, weight in named
+        if recipe.optimizer == "muon" and weight.ndim == 2 and "layers" in name
+    ]
+    is_by_muon = {id(weight) for weight in by_muon}
+    rest = [(name, weight) for name, weight in named if id(weight) not in is_by_muon]
+    decayed = [
+        weight for name, weight in rest if weight.ndim > 1 and name not in ("prefix", "positions")
+    ]
+    is_decayed = {id(weight) for weight in decayed}
+    others = [weight for _, weight in rest if id(weight) not in is_decayed]
+    groups: list[dict[str, Any]] = [
+        {"params": decayed, "weight_decay": recipe.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    adam = torch.optim.AdamW(groups)
+    if not by_muon:
+        return (adam,)
+    muon = torch.optim.Muon(
+        by_muon, weight_decay=recipe.weight_decay, adjust_lr_fn="match_rms_adamw"
+    )
+    return adam, muon
+
+
+def learning_rate(step: int, steps: int, recipe: Recipe) -> float:
+    """Linear warm-up, then half a cosine down to zero (arXiv 1608.03983)."""
+    warmup = max(1, round(recipe.warmup_share * steps))
+    if step < warmup:
+        return recipe.learning_rate * (step + 1) / warmup
+    done = (step - warmup) / max(1, steps - warmup)
+    return recipe.learning_rate * (1 + math.cos(math.pi * done)) / 2
+
+
+def warmed(shares: tuple[float, ...], epochs: float, recipe: Recipe) -> tuple[float, ...]:
+    """Capacities on their way from one down to `shares`, by half a cosine over the warm epochs.
+
+    >>> warmed((0.5,), 1.0, Recipe(epochs=4, warm_epochs=2.0))
+    (0.75,)
+    """
+    if epochs >= recipe.warm_epochs:
+        return shares
+    left = (1 + math.cos(math.pi * epochs / recipe.warm_epochs)) / 2
+    return tuple(share + (1 - share) * left for share in shares)
+
+
+def augmented(
+    images: UInt8[Tensor, "batch channels rows columns"],
+    largest_shift: int,
+    flip: bool,
+    generator: torch.Generator,
+) -> UInt8[Tensor, "batch channels rows columns"]:
+    """Each image moved by up to `largest_shift` pixels over black, and mirrored by chance."""
+    batch, channels, height, width = images.shape
+    shifts = torch.randint(0, 2 * largest_shift + 1, (2, batch), generator=generator)
+    mirrored = torch.rand(batch, generator=generator) < 0.5 * flip
+    margins = (largest_shift,) * 4
+    rows = shifts[0, :, None] + torch.arange(height)
+    columns = torch.arange(width).expand(batch, width)
+    columns = shifts[1, :, None] + torch.where(mirrored[:, None], columns.flip(1), columns)
+    padded = functional.pad(images, margins)
+    return padded[
+        torch.arange(batch)[:, None, None, None],
+        torch.arange(channels)[None, :, None, None],
+        rows[:, None, :, None],
+        columns[:, None, None, :],
+    ]
+
+
+def _below(beginning: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(beginning): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(beginning)
+    }
+
+
+def _precision(precision: Literal["fp32", "amp_bf16"]) -> AbstractContextManager[object]:
+    if precision == "fp32":
+        return nullcontext()
+    return torch.autocast("cpu", dtype=torch.bfloat16)
