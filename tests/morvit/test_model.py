@@ -197,11 +197,6 @@ def test_a_plain_network_refuses_fewer_tokens():
     assert model(pictures(1), orders=Orders(imposed=torch.tensor([[17]]))).counts.tolist() == [[17]]
 
 
-def test_executors_that_do_not_exist_are_refused_by_name():
-    with pytest.raises(ValueError, match="no executor fast; there are masked"):
-        network()(pictures(1), executor="fast")
-
-
 def test_shared_keys_and_values_are_those_of_the_first_recursion():
     """Active tokens look at all that entered recursion 1, whatever left since."""
     model = network(changed(router="expert-choice", keys_and_values="recursive-sharing"))
