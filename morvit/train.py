@@ -34,6 +34,7 @@ from morvit.presets import (
     architecture_of,
     recipe_of,
 )
+from morvit.streamed import StreamedFolder
 from morvit.training import UNIFORM, Source, Training
 from morvit.weights import Card, Recipe, load_checkpoint, save_checkpoint
 
@@ -43,6 +44,8 @@ CAPACITIES = (1.0, 0.6, 0.3)
 # MoR's 0.001 leaves the threshold uncalibrated after a short training: 200 batches gave 18 % of
 # answers right by threshold and 65 % by top-k; with 0.03 both gave 65 %.
 AUXILIARY = 0.03
+# Of a folder that does not fit in memory.
+MOST_TEST_IMAGES = 10_000
 
 
 def train_on(
@@ -149,18 +152,34 @@ def train(
     folder: Annotated[
         Path | None, typer.Option(help="Train on class/name.png files in this folder instead.")
     ] = None,
-    image_size: Annotated[int, typer.Option(help="Side of the images of --folder.")] = 28,
-    channels: Annotated[int, typer.Option(help="1 grey or 3 RGB, for --folder.")] = 1,
+    imagenet: Annotated[
+        Path | None,
+        typer.Option(help="Folder with train/ and val/ of class folders, read batch by batch."),
+    ] = None,
+    image_size: Annotated[
+        int, typer.Option(help="Side of the images of --folder or --imagenet.")
+    ] = 28,
+    channels: Annotated[int, typer.Option(help="1 grey or 3 RGB, for --folder or --imagenet.")] = 1,
 ) -> None:
     """Train MoR-ViT or what it is compared with; run it again to go on."""
     torch.set_num_threads(threads)
     chosen = _task(task)
-    if folder is None:
-        seen, test = _images(chosen, data)
-        name = "morvit-fmnist" if chosen == "fashion-mnist" else f"morvit-{chosen}"
-    else:
+    source: Source
+    if imagenet is not None:
+        name = "morvit-imagenet"
+        source = StreamedFolder(imagenet / "train", image_size, channels)
+        seen = source.first(CALIBRATION_IMAGES)
+        test = StreamedFolder(imagenet / "val", image_size, channels).first(MOST_TEST_IMAGES)
+        if test.names != seen.names:
+            raise Complaint(f"{imagenet} has other classes in val than in train")
+    elif folder is not None:
         name = "morvit-folder"
-        seen, test = held_out(image_folder(folder, image_size, channels))
+        source, test = held_out(image_folder(folder, image_size, channels))
+        seen = source
+    else:
+        name = "morvit-fmnist" if chosen == "fashion-mnist" else f"morvit-{chosen}"
+        source, test = _images(chosen, data)
+        seen = source
     if network == "shipped":
         architecture = recommended(name, router, seen)
         recipe = _shipped_recipe(architecture, selection, auxiliary, balancing)
@@ -188,7 +207,7 @@ def train(
     calibration = LabelledImages(
         images=seen.images[first], labels=seen.labels[first], names=seen.names, origin=seen.origin
     )
-    card = train_on(training, seen, calibration, test, folder_out, command)
+    card = train_on(training, source, calibration, test, folder_out, command)
     typer.echo(card.model_dump_json(include={"accuracy", "uniform_accuracy", "survival"}))
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import typer
 
 from domain.shell import run_shell
-from profiler.commands import comparing, judging, loading, lockstep, measuring, probing, selftest
+from profiler.commands import benching, comparing, judging, loading, lockstep, measuring, probing, selftest
 
 # In the order that a newcomer meets them; each with an example for --help.
 COMMANDS: tuple[tuple[Callable[..., None], str], ...] = (
@@ -21,6 +21,7 @@ COMMANDS: tuple[tuple[Callable[..., None], str], ...] = (
     (probing.largest_batch, "largest-batch --executor masked --limit-bytes 4000000000"),
     (loading.load, "load --scenario server --latency-ms 50"),
     (selftest.selftest, "selftest --quick"),
+    (benching.bench, "bench --seconds 5"),
 )
 
 app = typer.Typer(

@@ -1,0 +1,84 @@
+"""Image folders too large for memory, ImageNet-1K among them: read batch by batch through torchvision."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+from jaxtyping import Int, UInt8
+from torch import Tensor
+
+from domain.complaint import Complaint, CorruptFile, printable
+from morvit.data import LARGEST_SIDE, MOST_CLASSES, LabelledImages
+
+# The shorter side is brought to this over the side of the crop (224 of 256, as ViT and DeiT do).
+CROP_SHARE = 0.875
+READERS = 4
+
+
+class StreamedFolder:
+    """Images as `folder/class/any name`, RGB or grey, resized and cropped in the middle when read.
+
+    What torchvision's ImageFolder lists; ImageNet's `train` and `val` folders are such. Raises
+    Complaint without torchvision, or where there are no two classes; CorruptFile for a file that is
+    no image, when it is read.
+    """
+
+    def __init__(self, folder: Path, image_size: int, channels: int = 3) -> None:
+        try:
+            from torchvision.datasets import ImageFolder
+            from torchvision.transforms import v2
+        except ImportError as error:
+            raise Complaint(
+                "large image folders take torchvision; install the extra `peers`"
+            ) from error
+        if channels not in (1, 3):
+            raise Complaint(f"a folder gives grey (1) or RGB (3) images, got {channels}")
+        try:
+            self._files = ImageFolder(str(folder))
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise Complaint(f"cannot read folder {folder}: {error}") from error
+        if not 2 <= len(self._files.classes) <= MOST_CLASSES:
+            raise Complaint(
+                f"wanted 2 to {MOST_CLASSES} class folders in {folder}, got "
+                f"{len(self._files.classes)}"
+            )
+        self._mode = "L" if channels == 1 else "RGB"
+        self._cropped = v2.Compose(
+            [
+                v2.Resize(round(image_size / CROP_SHARE), antialias=True),
+                v2.CenterCrop(image_size),
+                v2.PILToTensor(),
+            ]
+        )
+        self.names = tuple(printable(name) for name in self._files.classes)
+        self.origin = f"image folder {folder.name}"
+
+    def __len__(self) -> int:
+        return len(self._files.samples)
+
+    def batch(
+        self, chosen: Int[Tensor, " batch"]
+    ) -> tuple[UInt8[Tensor, "batch channels rows columns"], Int[Tensor, " batch"]]:
+        """The images at these places, and their labels."""
+        files = [self._files.samples[place] for place in chosen.tolist()]
+        with ThreadPoolExecutor(READERS) as readers:
+            images = list(readers.map(self._read, [path for path, _ in files]))
+        return torch.stack(images), torch.tensor([label for _, label in files])
+
+    def first(self, count: int) -> LabelledImages:
+        """So many of its images in memory, evenly from all of it."""
+        places = torch.linspace(0, len(self) - 1, min(count, len(self))).long()
+        images, labels = self.batch(places)
+        return LabelledImages(images=images, labels=labels, names=self.names, origin=self.origin)
+
+    def _read(self, path: str) -> UInt8[Tensor, "channels rows columns"]:
+        from PIL import Image, UnidentifiedImageError
+
+        try:
+            with Image.open(path, formats=["JPEG", "PNG"]) as picture:
+                if max(picture.size) > LARGEST_SIDE:
+                    raise CorruptFile(f"{path} is {picture.size}; sides go up to {LARGEST_SIDE}")
+                pixels: Tensor = self._cropped(picture.convert(self._mode))
+        except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+            raise CorruptFile(f"cannot read {printable(path)} as an image: {error}") from error
+        return pixels

@@ -1,0 +1,376 @@
+"""What the network's claims come to on this machine: packing against its ideal, and the comparison.
+
+Everything is timed in one process, two things turn about (profiler.quartets), each pass after the
+same fixed kernel. So what the machine does to one it does to the other.
+
+packing      a routed network of imposed counts against a plain ViT as deep, one thread, CPU seconds.
+             Ideal: the ViT's seconds times the routed network's share of its FLOPs.
+comparison   trained networks on test images of their task, all threads, wall seconds.
+"""
+
+import gc
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from domain.architecture import Architecture
+from domain.complaint import Complaint
+from domain.measurement import PlannedPoint
+from domain.record import Executor, Record, Sentence
+from domain.statistics import median
+from domain.tables import Cell
+from morvit.data import LabelledImages, fashion_mnist, normalised
+from morvit.inspection import inspection
+from morvit.presets import SETTINGS, NetworkName, Task
+from morvit.weights import Card, load_checkpoint
+from profiler.clock import Laps, RealClock
+from profiler.latency import CalibrationKernel
+from profiler.quartets import log_ratios, quartets
+from profiler.selftest import median_interval
+from profiler.subjects import Subject, subject_of
+
+WIDTHS, BATCHES = (192, 384), (1, 8, 32)
+SURVIVAL = (1.0, 0.6, 0.3)
+# Shares of the ideal that packing must reach, by batch.
+LEAST_PACKED = {1: 0.90, 8: 0.95, 32: 0.95}
+MOST_PARAMETERS, MOST_LOST, LEAST_VIT, LEAST_SPEED = 0.32, 0.005, 0.90, 2.5
+BATCH = 32
+WARM_PASSES = 5
+
+By = Literal["cpu", "wall"]
+
+
+class Row(Record):
+    """One figure: the bar it is held against, its interval, and how it came about.
+
+    `met` is None where no bar is set: the figure is shown beside the others.
+    """
+
+    bar: Sentence
+    value: float
+    low: float
+    high: float
+    unit: Sentence
+    seed: Sentence
+    command: Sentence
+    met: bool | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A network of the comparison: its cards by seed, and one checkpoint to run."""
+
+    task: Task
+    network: NetworkName
+    cards: Mapping[int, Card]
+    checkpoint: Path | None
+
+
+def cells_of(row: Row) -> dict[str, Cell]:
+    """A row of the table."""
+    shown = {"met": {True: "PASS", False: "FAIL", None: ""}[row.met]}
+    return {
+        "bar": row.bar,
+        "value": f"{row.value:.4g}",
+        "low": f"{row.low:.4g}",
+        "high": f"{row.high:.4g}",
+        "unit": row.unit,
+        "seed": row.seed,
+        **shown,
+    }
+
+
+def packing_rows(seconds: float, command: str, batches: Sequence[int] = BATCHES) -> Iterator[Row]:
+    """Packing and masking against the ideal; the dense network's rate beside them. One thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for width in WIDTHS:
+            for batch in batches:
+                yield from _packing(width, batch, seconds, command)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _packing(width: int, batch: int, seconds: float, command: str) -> Iterator[Row]:
+    routed, plain = _routed(width, batch, "packed"), _plain(width, batch)
+    dense = subject_of(plain, "cpu", 0)
+    dense_flop = sum(dense.flop("packed").values())
+    where = f"survival {SURVIVAL}, width {width}, batch {batch}"
+    executors: tuple[Executor, ...] = ("packed", "masked")
+    for executor in executors:
+        subject = subject_of(_routed(width, batch, executor), "cpu", 0)
+        # The ideal does no more than what the router asks for, whatever the executor does.
+        share = sum(subject.flop("packed").values()) / dense_flop
+        ones, others = turn_about(dense, subject, seconds, "cpu")
+        values = [math.log(share) - ratio for ratio in log_ratios(ones, others)]
+        seen = median_interval(values)
+        value, low, high = (math.exp(each) for each in (seen.value, seen.low, seen.high))
+        wanted = LEAST_PACKED.get(batch)
+        is_judged = executor == "packed" and wanted is not None
+        bar = f"{executor} over the FLOPs-proportional ideal"
+        yield Row(
+            bar=f"{bar}{f' >= {wanted}' if is_judged else ''}, {where}",
+            value=value,
+            low=low,
+            high=high,
+            unit="share of the ideal",
+            seed="0",
+            command=command,
+            met=value >= wanted if is_judged and wanted is not None else None,
+        )
+        if executor == "packed":
+            rate = dense_flop / median(ones)
+            yield Row(
+                bar=f"dense rate beside it, width {width}, batch {batch}",
+                value=rate / 1e9,
+                low=dense_flop / max(ones) / 1e9,
+                high=dense_flop / min(ones) / 1e9,
+                unit="GFLOP/s of one core, median and range",
+                seed="0",
+                command=command,
+            )
+    del routed
+
+
+def turn_about(
+    one: Subject, other: Subject, seconds: float, by: By
+) -> tuple[list[float], list[float]]:
+    """Seconds of passes of the two, each after the same fixed kernel, for so many seconds in all."""
+    laps, kernel = Laps(RealClock()), CalibrationKernel("cpu")
+
+    def timed(subject: Subject) -> Callable[[int], float]:
+        def pass_s(place: int) -> float:
+            kernel()
+            laps.start()
+            with subject.quietly():
+                subject.run(place)
+            lap = laps.lap()
+            return lap.cpu_s if by == "cpu" else lap.wall_s
+
+        return pass_s
+
+    def is_over(ones: Sequence[float], others: Sequence[float]) -> bool:
+        return laps.elapsed_s - began_s > seconds and len(ones) >= 12
+
+    with torch.inference_mode():
+        first, second = timed(one), timed(other)
+        for place in range(WARM_PASSES):
+            first(place)
+            second(place)
+        gc.collect()
+        gc.disable()
+        began_s = laps.elapsed_s
+        try:
+            return quartets(first, second, is_over)
+        finally:
+            gc.enable()
+
+
+def _architecture(width: int, layers: tuple[int, int, int], recursions: int) -> Architecture:
+    before, shared, after = layers
+    return Architecture(
+        name=f"bench-w{width}",
+        image_size=224,
+        patch_size=16,
+        channels=3,
+        classes=1000,
+        width=width,
+        heads=width // 64,
+        mlp_width=4 * width,
+        layers_before=before,
+        shared_layers=shared,
+        recursions=recursions,
+        layers_after=after,
+    )
+
+
+def _routed(width: int, batch: int, executor: Executor) -> PlannedPoint:
+    return PlannedPoint(
+        id=f"routed-w{width}-b{batch}-{executor}",
+        architecture=_architecture(width, (1, 3, 1), 3),
+        weights="random",
+        batch=batch,
+        executor=executor,
+        routing_source="forced-distribution",
+        survival=SURVIVAL,
+        spread=0.25,
+    )
+
+
+def _plain(width: int, batch: int) -> PlannedPoint:
+    return PlannedPoint(
+        id=f"plain-w{width}-b{batch}",
+        architecture=_architecture(width, (0, 11, 0), 1),
+        weights="random",
+        batch=batch,
+        routing_source="none",
+    )
+
+
+def trained_in(folder: Path) -> list[Trained]:
+    """Networks of the comparison whose cards lie in a folder, as `<network>-<task>-<seed>.json`."""
+    from domain.store import load
+
+    cards: dict[tuple[Task, NetworkName], dict[int, Card]] = defaultdict(dict)
+    files: dict[tuple[Task, NetworkName], Path] = {}
+    for task in SETTINGS:
+        for network in _NETWORKS:
+            for path in sorted(folder.glob(f"{network}-{task}-*.json")):
+                seed = path.stem.rpartition("-")[2]
+                if seed.isdigit():
+                    cards[task, network][int(seed)] = load(path, Card)
+                    checkpoint = path.with_suffix(".safetensors")
+                    if checkpoint.exists():
+                        files.setdefault((task, network), checkpoint)
+    return [
+        Trained(task=task, network=network, cards=found, checkpoint=files.get((task, network)))
+        for (task, network), found in cards.items()
+    ]
+
+
+_NETWORKS: tuple[NetworkName, ...] = ("morvit", "vit", "shallow", "recursive", "random")
+
+
+def accuracy_rows(trained: Sequence[Trained], command: str) -> Iterator[Row]:
+    """Weights and accuracy of the networks, over the seeds that were trained."""
+    by_task: dict[Task, dict[NetworkName, Trained]] = defaultdict(dict)
+    for each in trained:
+        by_task[each.task][each.network] = each
+    for task, networks in by_task.items():
+        for name, each in networks.items():
+            yield _spread(f"accuracy of {name}, {task}", _accuracies(each), command)
+        if "vit" not in networks or "morvit" not in networks:
+            continue
+        routed, plain = networks["morvit"], networks["vit"]
+        share = _parameters(routed) / _parameters(plain)
+        yield Row(
+            bar=f"parameters of morvit over vit <= {MOST_PARAMETERS}, {task}",
+            value=share,
+            low=share,
+            high=share,
+            unit="ratio",
+            seed="none",
+            command=command,
+            met=share <= MOST_PARAMETERS,
+        )
+        differences = {
+            seed: _accuracies(routed)[seed] - accuracy
+            for seed, accuracy in _accuracies(plain).items()
+            if seed in routed.cards
+        }
+        if differences:
+            row = _spread(
+                f"accuracy of morvit minus vit >= -{MOST_LOST}, {task}", differences, command
+            )
+            yield row.model_copy(
+                update={"met": row.value >= -MOST_LOST if len(differences) >= 3 else False}
+            )
+        for seed, card in sorted(routed.cards.items()):
+            yield _spread(
+                f"accuracy of morvit at uniform depth, {task}",
+                {seed: card.uniform_accuracy},
+                command,
+            )
+            for point in card.by_budget:
+                yield _spread(
+                    f"accuracy of morvit at budget {point.budget:g}, {task}",
+                    {seed: point.accuracy},
+                    command,
+                )
+
+
+def _accuracies(trained: Trained) -> dict[int, float]:
+    return {seed: card.accuracy for seed, card in sorted(trained.cards.items())}
+
+
+def _parameters(trained: Trained) -> int:
+    return next(iter(trained.cards.values())).architecture.parameters
+
+
+def _spread(bar: str, by_seed: Mapping[int, float], command: str) -> Row:
+    values = list(by_seed.values())
+    return Row(
+        bar=bar,
+        value=sum(values) / len(values),
+        low=min(values),
+        high=max(values),
+        unit="share of test images; mean and range over seeds",
+        seed=",".join(map(str, by_seed)),
+        command=command,
+    )
+
+
+def speed_rows(trained: Sequence[Trained], seconds: float, command: str) -> Iterator[Row]:
+    """Throughput of each network over that of the plain ViT of its task, at batch 32, all threads."""
+    for task in SETTINGS:
+        networks = {each.network: each for each in trained if each.task == task and each.checkpoint}
+        if "vit" not in networks:
+            continue
+        images = _test_images(task)
+        plain = _subject(networks["vit"], images, "packed")
+        for name, each in networks.items():
+            for executor in _executors(name):
+                subject = _subject(each, images, executor)
+                ones, others = turn_about(plain, subject, seconds, "wall")
+                seen = median_interval([-ratio for ratio in log_ratios(ones, others)])
+                value, low, high = (math.exp(x) for x in (seen.value, seen.low, seen.high))
+                is_judged = name == "morvit" and executor == "capacity" and task == "inspection"
+                wanted = f" >= {LEAST_SPEED}" if is_judged else ""
+                yield Row(
+                    bar=f"throughput of {name} ({executor}) over vit{wanted}, {task}, "
+                    f"batch {BATCH}, {BATCH / median(others):.0f} images/s",
+                    value=value,
+                    low=low,
+                    high=high,
+                    unit="ratio",
+                    seed=str(min(each.cards)),
+                    command=command,
+                    met=value >= LEAST_SPEED if is_judged else None,
+                )
+
+
+def _executors(network: NetworkName) -> tuple[Executor, ...]:
+    if network in ("morvit", "random"):
+        return ("packed", "capacity", "padded", "masked")
+    return ("packed",)
+
+
+def _test_images(task: Task) -> LabelledImages:
+    if task == "fashion-mnist":
+        return fashion_mnist("test")
+    return inspection("test", 2 * BATCH, seed=1).labelled
+
+
+def _subject(trained: Trained, images: LabelledImages, executor: Executor) -> Subject:
+    if trained.checkpoint is None:
+        raise Complaint(f"no checkpoint of {trained.network} on {trained.task}")
+    model, card = load_checkpoint(trained.checkpoint)
+    network = card.architecture
+    # A network without routing, or one that is never told to route, goes everywhere.
+    is_uniform = trained.network in ("vit", "shallow", "recursive")
+    point = PlannedPoint(
+        id=f"{trained.network}-{trained.task}",
+        architecture=network,
+        weights="shipped",
+        batch=BATCH,
+        executor=executor,
+        routing_source="none" if is_uniform else "real-images",
+    )
+    batches = tuple(
+        normalised(part).contiguous() for part in torch.split(images.images[: 2 * BATCH], BATCH)
+    )
+    return Subject(
+        point=point,
+        model=model,
+        weights=card.weights_sha256,
+        batches=batches,
+        imposed=(None,) * len(batches),
+        counts=((network.tokens,) * network.recursions,) * (2 * BATCH),
+        is_uniform=is_uniform,
+    )

@@ -1,0 +1,65 @@
+"""bench: the network's claims, measured side by side in one run."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from domain.complaint import UNSTABLE, Complaint
+from domain.shell import emit, format_named, say
+from domain.tables import rendered
+from profiler.commands.options import Shape
+
+
+def bench(
+    seconds: Annotated[
+        float, typer.Option(min=0.1, help="Of each pair of things that are shown turn about.")
+    ] = 20.0,
+    networks: Annotated[
+        Path | None,
+        typer.Option(help="Folder of trained networks and their cards; else the reference."),
+    ] = None,
+    reference: Annotated[
+        bool, typer.Option("--reference", help="Replace the committed reference table.")
+    ] = False,
+    output: Annotated[Path | None, typer.Option(help="Write the table there.")] = None,
+    format: Shape = "table",
+) -> None:
+    """Packing against its ideal; MoR-ViT against a ViT and its controls; exit 3 where a bar is missed.
+
+    On a machine that does nothing else. Ten minutes.
+    """
+    shape = format_named(format)
+    import torch
+
+    from domain.store import reference_root, results_root, write_whole
+    from profiler.benching import (
+        Row,
+        accuracy_rows,
+        cells_of,
+        packing_rows,
+        speed_rows,
+        trained_in,
+    )
+    from profiler.environment import usable_cores
+
+    folder = networks if networks is not None else reference_root() / "networks"
+    if not folder.is_dir():
+        raise Complaint(f"no folder {folder} of trained networks; run `python -m morvit.train`")
+    torch.set_num_threads(usable_cores())
+    command = f"python -m profiler bench --seconds {seconds:g}"
+    trained = trained_in(folder)
+    rows: list[Row] = []
+    for row in (
+        *accuracy_rows(trained, command),
+        *packing_rows(seconds, command),
+        *speed_rows(trained, seconds, command),
+    ):
+        rows.append(row)
+    table = rendered([row.model_dump(mode="json") for row in rows], "json")
+    stored = (reference_root() if reference else results_root() / "selftest") / "bench.json"
+    write_whole(stored, table.encode())
+    emit(rendered([cells_of(row) for row in rows], shape), output)
+    say(f"stored {stored}")
+    if any(row.met is False for row in rows):
+        raise typer.Exit(UNSTABLE)

@@ -1,0 +1,55 @@
+import pytest
+import torch
+
+from morvit.data import LabelledImages
+from morvit.evaluation import by_budget, evaluated, thresholds_at
+from morvit.router import Orders
+from tests.morvit.networks import changed, network
+
+WIDE = changed(router="expert-choice", image_size=16)
+
+
+def images(count=64, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return LabelledImages(
+        images=torch.randint(0, 256, (count, 1, 16, 16), generator=generator).byte(),
+        labels=torch.arange(count) % 5,
+        names=tuple("abcde"),
+        origin="noise",
+    )
+
+
+@pytest.mark.parametrize("budget", [0.3, 0.6])
+def test_thresholds_send_as_many_on_as_the_budget_says_and_counts_differ_by_image(budget):
+    model, seen = network(WIDE), images()
+    thresholds = thresholds_at(model, seen.images, budget)
+    came = evaluated(model, seen.images, seen.labels, Orders(thresholds=thresholds))
+    fixed = evaluated(model, seen.images, seen.labels, Orders.at_budget(budget, 3))
+    for free, wanted in zip(came.counts.float().mean(0), fixed.counts.float().mean(0), strict=True):
+        assert float(free) == pytest.approx(float(wanted), abs=1.0)
+    assert len(set(came.counts[:, 0].tolist())) > 1
+    assert len(set(fixed.counts[:, 0].tolist())) == 1
+
+
+def test_one_network_serves_every_budget_and_the_whole_of_it_is_uniform_depth():
+    model, seen = network(WIDE), images()
+    points = by_budget(model, seen, seen, budgets=(0.2, 0.5, 1.0))
+    depths = [point.mean_depth for point in points]
+    assert depths == sorted(depths)
+    assert depths[-1] == 1.0
+    uniform = evaluated(model, seen.images, seen.labels, Orders(uniform=True))
+    assert points[-1].accuracy == uniform.accuracy
+    assert points[-1].thresholds == ()
+    assert len(points[0].thresholds) == 3
+
+
+def test_a_plain_vit_has_no_budgets():
+    plain = network(changed(recursions=1, image_size=16))
+    assert by_budget(plain, images(), images()) == ()
+
+
+def test_evaluation_counts_right_answers():
+    model, seen = network(WIDE), images()
+    answers = model(seen.images.float() / 255 / 0.353 - 0.286 / 0.353).logits.argmax(dim=1)
+    expected = float((answers == seen.labels).float().mean())
+    assert evaluated(model, seen.images, seen.labels).accuracy == pytest.approx(expected)

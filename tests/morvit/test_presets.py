@@ -1,0 +1,26 @@
+import pytest
+
+from morvit.presets import NETWORKS, SETTINGS, architecture_of, recipe_of
+
+ROUTES = {"capacities", "budgets", "uniform_share", "warm_epochs", "losses"}
+
+
+@pytest.mark.parametrize("task", SETTINGS)
+def test_what_is_compared_is_as_deep_and_a_third_as_large(task):
+    vit, routed = (architecture_of(task, name) for name in ("vit", "morvit"))
+    assert routed.effective_depth == vit.effective_depth == 12
+    assert routed.unique_layers == 3
+    assert routed.parameters <= 0.32 * vit.parameters
+
+
+@pytest.mark.parametrize("task", SETTINGS)
+def test_only_where_tokens_go_differs_between_the_recipes_of_a_task(task):
+    recipes = [dict(recipe_of(task, name)) for name in NETWORKS]
+    for field in recipes[0].keys() - ROUTES:
+        assert len({str(recipe[field]) for recipe in recipes}) == 1, field
+
+
+@pytest.mark.parametrize("task", SETTINGS)
+def test_the_random_control_spends_as_much_as_the_router(task):
+    routed, chance = (recipe_of(task, name) for name in ("morvit", "random"))
+    assert routed == chance
