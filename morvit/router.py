@@ -247,7 +247,7 @@ class TokenChoice(nn.Module):
     def rebalance(
         self, load: Float[Tensor, " recursions"], aims: Sequence[float], step: float
     ) -> None:
-        """B += u · sign(aim − load): no loss, no gradient (arXiv 2408.15664, algorithm 1)."""
+        """Each bias moves by u · sign(aim − load): no loss, no gradient (arXiv 2408.15664, alg. 1)."""
         assert self.bias is not None
         self.bias += step * (load.new_tensor(aims) - load).sign()
 

@@ -58,6 +58,10 @@ class Training:
     ) -> None:
         if (recipe.distillation > 0) != (teacher is not None):
             raise Complaint("distillation wants a teacher, and a teacher wants distillation over 0")
+        if recipe.bias_step and not (
+            architecture.router == "token-choice" and architecture.router_bias
+        ):
+            raise Complaint("bias_step wants a token-choice router with router_bias")
         self.architecture, self.recipe, self.seed = architecture, recipe, seed
         torch.manual_seed(seed)
         self.model = MoRViT(architecture, capacities=recipe.capacities, selection=recipe.selection)
@@ -141,8 +145,9 @@ class Training:
 
     def _rebalance(self, output: Output, orders: Orders) -> None:
         router, step = self.model.router, self.recipe.bias_step
-        if not (step and isinstance(router, TokenChoice)) or orders.uniform:
+        if not step or orders.uniform:
             return
+        assert isinstance(router, TokenChoice)
         recursions = self.architecture.recursions
         chosen = router.depths(output.router_logits.detach()) + 1
         aims = self.recipe.losses.depth_shares or (1 / recursions,) * recursions

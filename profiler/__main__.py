@@ -5,7 +5,16 @@ from collections.abc import Callable
 import typer
 
 from domain.shell import run_shell
-from profiler.commands import benching, comparing, judging, loading, lockstep, measuring, probing, selftest
+from profiler.commands import (
+    benching,
+    comparing,
+    judging,
+    loading,
+    lockstep,
+    measuring,
+    probing,
+    selftest,
+)
 
 # In the order that a newcomer meets them; each with an example for --help.
 COMMANDS: tuple[tuple[Callable[..., None], str], ...] = (

@@ -98,8 +98,7 @@ def packing_rows(seconds: float, command: str, batches: Sequence[int] = BATCHES)
 
 
 def _packing(width: int, batch: int, seconds: float, command: str) -> Iterator[Row]:
-    routed, plain = _routed(width, batch, "packed"), _plain(width, batch)
-    dense = subject_of(plain, "cpu", 0)
+    dense = subject_of(_plain(width, batch), "cpu", 0)
     dense_flop = sum(dense.flop("packed").values())
     where = f"survival {SURVIVAL}, width {width}, batch {batch}"
     executors: tuple[Executor, ...] = ("packed", "masked")
@@ -135,7 +134,6 @@ def _packing(width: int, batch: int, seconds: float, command: str) -> Iterator[R
                 seed="0",
                 command=command,
             )
-    del routed
 
 
 def turn_about(
@@ -306,25 +304,32 @@ def _spread(bar: str, by_seed: Mapping[int, float], command: str) -> Row:
     )
 
 
-def speed_rows(trained: Sequence[Trained], seconds: float, command: str) -> Iterator[Row]:
-    """Throughput of each network over that of the plain ViT of its task, at batch 32, all threads."""
+def speed_rows(
+    trained: Sequence[Trained], seconds: float, command: str, *, is_compiled: bool = False
+) -> Iterator[Row]:
+    """Throughput of each network over that of the plain ViT of its task, at batch 32, all threads.
+
+    Eager, or with both compiled whole: what has the same shapes for every image, weights frozen.
+    """
     for task in SETTINGS:
         networks = {each.network: each for each in trained if each.task == task and each.checkpoint}
         if "vit" not in networks:
             continue
         images = _test_images(task)
-        plain = _subject(networks["vit"], images, "packed")
+        backend = _compiled if is_compiled else _as_it_is
+        plain = backend(_subject(networks["vit"], images, "packed"))
         for name, each in networks.items():
-            for executor in _executors(name):
-                subject = _subject(each, images, executor)
+            for executor in _executors(name, is_compiled):
+                subject = backend(_subject(each, images, executor))
                 ones, others = turn_about(plain, subject, seconds, "wall")
                 seen = median_interval([-ratio for ratio in log_ratios(ones, others)])
                 value, low, high = (math.exp(x) for x in (seen.value, seen.low, seen.high))
-                is_judged = name == "morvit" and executor == "capacity" and task == "inspection"
+                # The best executor where every image keeps as many tokens, which top-k does.
+                is_judged = (name, executor, task) == ("morvit", "capacity", "inspection")
                 wanted = f" >= {LEAST_SPEED}" if is_judged else ""
                 yield Row(
-                    bar=f"throughput of {name} ({executor}) over vit{wanted}, {task}, "
-                    f"batch {BATCH}, {BATCH / median(others):.0f} images/s",
+                    bar=f"throughput of {name} ({executor}{', compiled' if is_compiled else ''}) over "
+                    f"vit{wanted}, {task}, batch {BATCH}, {BATCH / median(others):.0f} images/s",
                     value=value,
                     low=low,
                     high=high,
@@ -335,10 +340,22 @@ def speed_rows(trained: Sequence[Trained], seconds: float, command: str) -> Iter
                 )
 
 
-def _executors(network: NetworkName) -> tuple[Executor, ...]:
-    if network in ("morvit", "random"):
-        return ("packed", "capacity", "padded", "masked")
-    return ("packed",)
+def _as_it_is(subject: Subject) -> Subject:
+    return subject
+
+
+def _compiled(subject: Subject) -> Subject:
+    # Frozen weights are laid out for the products beforehand; without that compiling lost here.
+    from torch._inductor import config
+
+    config.freezing = True
+    return Subject(**{**vars(subject), "model": torch.compile(subject.model)})
+
+
+def _executors(network: NetworkName, is_compiled: bool) -> tuple[Executor, ...]:
+    if network not in ("morvit", "random"):
+        return ("packed",)
+    return ("capacity",) if is_compiled else ("capacity", "packed", "padded", "masked")
 
 
 def _test_images(task: Task) -> LabelledImages:

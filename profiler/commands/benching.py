@@ -19,6 +19,12 @@ def bench(
         Path | None,
         typer.Option(help="Folder of trained networks and their cards; else the reference."),
     ] = None,
+    compiled: Annotated[
+        bool,
+        typer.Option(
+            "--compiled", help="Compiled networks too; takes a compiler and minutes each."
+        ),
+    ] = False,
     reference: Annotated[
         bool, typer.Option("--reference", help="Replace the committed reference table.")
     ] = False,
@@ -47,15 +53,18 @@ def bench(
     if not folder.is_dir():
         raise Complaint(f"no folder {folder} of trained networks; run `python -m morvit.train`")
     torch.set_num_threads(usable_cores())
-    command = f"python -m profiler bench --seconds {seconds:g}"
+    command = f"python -m profiler bench --seconds {seconds:g}{' --compiled' if compiled else ''}"
     trained = trained_in(folder)
     rows: list[Row] = []
-    for row in (
-        *accuracy_rows(trained, command),
-        *packing_rows(seconds, command),
-        *speed_rows(trained, seconds, command),
+    for found in (
+        accuracy_rows(trained, command),
+        packing_rows(seconds, command),
+        speed_rows(trained, seconds, command),
+        speed_rows(trained, seconds, command, is_compiled=True) if compiled else (),
     ):
-        rows.append(row)
+        for row in found:
+            rows.append(row)
+            say(f"{cells_of(row)['met'] or '    '} {row.value:.4g} {row.bar}")
     table = rendered([row.model_dump(mode="json") for row in rows], "json")
     stored = (reference_root() if reference else results_root() / "selftest") / "bench.json"
     write_whole(stored, table.encode())

@@ -44,10 +44,10 @@ def test_a_file_that_is_no_image_is_named(folder):
 def test_folders_that_cannot_be_trained_on_are_refused(folder, tmp_path):
     with pytest.raises(Complaint, match="cannot read folder"):
         StreamedFolder(tmp_path / "nowhere", 16)
+    single = tmp_path / "single"
+    (single / "one").mkdir(parents=True)
+    image.new("RGB", (8, 8)).save(single / "one" / "0.png")
     with pytest.raises(Complaint, match="wanted 2 to"):
-        single = tmp_path / "single"
-        (single / "one").mkdir(parents=True)
-        image.new("RGB", (8, 8)).save(single / "one" / "0.png")
         StreamedFolder(single, 16)
     with pytest.raises(Complaint, match="grey"):
         StreamedFolder(folder, 16, channels=2)

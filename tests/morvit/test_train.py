@@ -5,11 +5,13 @@ import torch
 from typer.testing import CliRunner
 
 from domain.complaint import Complaint, CorruptFile
+from morvit import losses
 from morvit import train as train_module
-from morvit.data import LabelledImages
+from morvit.data import LabelledImages, normalised
 from morvit.losses import LossWeights
+from morvit.model import MoRViT
 from morvit.train import train_on
-from morvit.training import Training, augmented, learning_rate
+from morvit.training import UNIFORM, Training, augmented, learning_rate
 from morvit.weights import Recipe, load_checkpoint
 from tests.morvit.networks import TOY, changed
 
@@ -39,7 +41,7 @@ def run(out, recipe=RECIPE, architecture=TOY, epochs=None, seed=0):
 
 
 ROUTES = {
-    "token-choice": {},
+    "token-choice": {"bias_step": 0.01},
     "expert-choice": {"budgets": (0.3, 0.8), "warm_epochs": 1.5},
     "random": {"capacities": (1.0, 0.5, 0.2), "optimizer": "muon"},
 }
@@ -48,7 +50,7 @@ ROUTES = {
 @pytest.mark.parametrize("router", ROUTES)
 def test_killing_and_resuming_gives_the_same_weights_bit_for_bit(tmp_path, router):
     architecture = changed(router=router, router_bias=True)
-    recipe = Recipe(**{**dict(RECIPE), "bias_step": 0.01, **ROUTES[router]})
+    recipe = Recipe(**{**dict(RECIPE), **ROUTES[router]})
     whole = run(tmp_path / "whole", recipe, architecture)
     run(tmp_path / "parts", recipe, architecture, epochs=1)
     resumed = run(tmp_path / "parts", recipe, architecture)
@@ -172,3 +174,63 @@ def test_the_command_reads_folders(tmp_path, command):
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert (tmp_path / "out" / "morvit-folder.safetensors").exists()
+
+
+def test_a_teacher_pulls_the_answers_towards_its_own():
+    data = blobs()
+    recipe = Recipe(**{**dict(RECIPE), "epochs": 6, "distillation": 1.0, "learning_rate": 0.01,
+                       "largest_shift": 0, "flip": False, "uniform_share": 1.0})  # fmt: skip
+    torch.manual_seed(7)
+    teacher = MoRViT(changed(recursions=1)).eval()
+    training = Training(TOY, recipe, 0, teacher)
+    with torch.inference_mode():
+        taught = teacher(normalised(data.images)).logits
+        before = training.model.eval()(normalised(data.images), orders=UNIFORM).logits
+    for _ in range(6):
+        list(training.run_epoch(data))
+    with torch.inference_mode():
+        after = training.model.eval()(normalised(data.images), orders=UNIFORM).logits
+    assert losses.distilled(after, taught, 1.0) < 0.5 * losses.distilled(before, taught, 1.0)
+    assert all(weight.grad is None for weight in teacher.parameters())
+
+
+def test_distillation_and_a_teacher_come_together():
+    with pytest.raises(Complaint, match="wants a teacher"):
+        Training(TOY, Recipe(**{**dict(RECIPE), "distillation": 0.5}), 0)
+
+
+def test_budgets_are_drawn_between_their_bounds_after_a_warm_up_from_full_depth():
+    recipe = Recipe(**{**dict(RECIPE), "budgets": (0.3, 0.6), "warm_epochs": 1.0})
+    training = Training(changed(router="expert-choice"), recipe, 0)
+    warm = [training._orders(0.0) for _ in range(40)]
+    later = [training._orders(1.0) for _ in range(200)]
+    assert all(each.uniform or each.capacities == (1.0,) * 3 for each in warm)
+    drawn = [sum(each.capacities) / 3 for each in later if not each.uniform]
+    assert 0.3 <= min(drawn) < 0.35 < 0.55 < max(drawn) <= 0.6
+    share = 1 - len(drawn) / len(later)
+    assert share == pytest.approx(recipe.uniform_share, abs=0.12)
+
+
+def test_loss_free_balancing_evens_out_the_depths():
+    data, violations = blobs(), []
+    for step in (0.0, 0.05):
+        recipe = Recipe(
+            **{
+                **dict(RECIPE),
+                "epochs": 8,
+                "bias_step": step,
+                "losses": LossWeights(balancing=0.0),
+            }
+        )
+        training = Training(changed(router_bias=step > 0), recipe, 1)
+        with torch.no_grad():  # a router that sends everything to the first depth
+            training.model.router.scores.bias[0] += 2.0
+        for _ in range(8):
+            list(training.run_epoch(data))
+        violations.append(training.watch(data)["max_violation"])
+    assert violations[1] < violations[0]
+
+
+def test_a_bias_that_is_not_there_cannot_be_moved():
+    with pytest.raises(Complaint, match="router_bias"):
+        Training(TOY, Recipe(**{**dict(RECIPE), "bias_step": 0.1}), 0)

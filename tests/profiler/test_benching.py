@@ -1,0 +1,111 @@
+import json
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from domain.complaint import Complaint
+from domain.record import Executor
+from morvit.data import LabelledImages
+from morvit.model import MoRViT
+from morvit.presets import architecture_of, recipe_of
+from morvit.weights import AtBudget, Card, save_checkpoint
+from profiler import benching
+from profiler.__main__ import app
+
+EXECUTORS: tuple[Executor, ...] = ("capacity", "packed", "padded", "masked")
+ACCURACY = {"vit": (0.91, 0.92, 0.93), "morvit": (0.91, 0.925, 0.92)}
+
+
+@pytest.fixture
+def networks(tmp_path, monkeypatch):
+    """Cards of three seeds of two networks, and one checkpoint of each; a few small images."""
+    generator = torch.Generator().manual_seed(0)
+    monkeypatch.setattr(benching, "BATCH", 2)
+    monkeypatch.setattr(
+        benching,
+        "_test_images",
+        lambda task: LabelledImages(
+            images=torch.randint(0, 256, (4, 1, 28, 28), generator=generator).byte(),
+            labels=torch.zeros(4, dtype=torch.int64),
+            names=("one",),
+            origin="noise",
+        ),
+    )
+    for name, by_seed in ACCURACY.items():
+        architecture, recipe = (
+            each("fashion-mnist", name) for each in (architecture_of, recipe_of)
+        )
+        for seed, accuracy in enumerate(by_seed):
+            card = Card(
+                architecture=architecture, classes=("one",), data="noise", recipe=recipe, seed=seed,
+                trained_epochs=1, test_images=4, accuracy=accuracy, uniform_accuracy=accuracy,
+                survival=(1.0,) * architecture.recursions, command="test", torch="test",
+                by_budget=(AtBudget(budget=0.5, mean_depth=0.5, accuracy=0.5),),
+            )  # fmt: skip
+            path = tmp_path / f"{name}-fashion-mnist-{seed}.safetensors"
+            save_checkpoint(MoRViT(architecture, capacities=recipe.capacities), card, path)
+            if seed:
+                path.unlink()
+    (tmp_path / "notes.json").write_text("{}")
+    return tmp_path
+
+
+def test_accuracy_is_the_mean_over_seeds_and_differences_are_of_the_same_seed(networks):
+    rows = {row.bar: row for row in benching.accuracy_rows(benching.trained_in(networks), "c")}
+    vit = rows["accuracy of vit, fashion-mnist"]
+    assert (vit.value, vit.low, vit.high, vit.seed) == (pytest.approx(0.92), 0.91, 0.93, "0,1,2")
+    lost = rows["accuracy of morvit minus vit >= -0.005, fashion-mnist"]
+    assert lost.value == pytest.approx(-0.005 / 3)
+    assert (lost.low, lost.high) == (pytest.approx(-0.01), pytest.approx(0.005))
+    assert lost.met is True
+    [parameters] = [row for bar, row in rows.items() if bar.startswith("parameters")]
+    assert parameters.value <= 0.32
+    assert parameters.met is True
+    assert rows["accuracy of morvit at budget 0.5, fashion-mnist"].value == 0.5
+
+
+def test_fewer_than_three_seeds_do_not_meet_the_bar(networks):
+    for path in networks.glob("vit-*-2.json"):
+        path.unlink()
+    rows = [*benching.accuracy_rows(benching.trained_in(networks), "c")]
+    [lost] = [row for row in rows if "minus" in row.bar]
+    assert lost.met is False
+
+
+def test_every_executor_of_the_routed_network_is_held_against_the_plain_one(networks):
+    rows = [*benching.speed_rows(benching.trained_in(networks), 0.01, "c")]
+    assert [row.bar.split(" over")[0] for row in rows] == [
+        *(f"throughput of morvit ({executor})" for executor in EXECUTORS),
+        "throughput of vit (packed)",
+    ]
+    for row in rows:
+        assert 0 < row.low <= row.value <= row.high
+        assert row.met is None  # the bar is set on the inspection task
+
+
+def test_packing_is_held_against_the_work_that_the_router_asks_for(monkeypatch):
+    monkeypatch.setattr(benching, "WIDTHS", (64,))
+    threads = torch.get_num_threads()
+    rows = [*benching.packing_rows(0.01, "c", batches=(1,))]
+    assert torch.get_num_threads() == threads
+    packed, rate, masked = rows
+    assert packed.bar.startswith("packed over the FLOPs-proportional ideal >= 0.9, ")
+    assert packed.met is (packed.value >= 0.9)
+    assert masked.met is None
+    assert 0 < masked.low <= masked.value <= masked.high
+    assert rate.low <= rate.value <= rate.high
+
+
+def test_the_command_stores_a_list_and_says_what_is_missed(networks, tmp_path, monkeypatch):
+    monkeypatch.setenv("MORSIZER_RESULTS", str(tmp_path / "results"))
+    monkeypatch.setattr(benching, "WIDTHS", ())
+    monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)
+    result = CliRunner().invoke(
+        app, ["bench", "--networks", str(networks), "--seconds", "0.1", "--format", "json"]
+    )
+    assert result.exit_code == 0, result.output
+    stored = json.loads((tmp_path / "results" / "selftest" / "bench.json").read_text())
+    assert {"bar", "value", "low", "high", "unit", "seed", "command"} <= set(stored[0])
+    refused = CliRunner().invoke(app, ["bench", "--networks", str(tmp_path / "none")])
+    assert isinstance(refused.exception, Complaint)
