@@ -222,9 +222,15 @@ class MoRViT(nn.Module):
         if vote is None or orders.uniform:
             state = block(state, Together())
             moved, rows = state.flatten(0, 1), None
+            counts = active.new_full((len(state),), state.shape[1], dtype=torch.int64)
         else:
             gate = functional.pad(vote.gates, (prefix, 0), value=1.0)
             each = None if vote.each is None else vote.each + prefix
+            counts = (
+                active.sum(dim=1)
+                if each is None
+                else active.new_full((len(state),), each, dtype=torch.int64)
+            )
             ran = run(block, state, Going(active=active, gate=gate, each=each, into=into))
             state, moved, rows = ran.state, ran.moved, ran.rows
         return state, replace(
@@ -233,7 +239,7 @@ class MoRViT(nn.Module):
             depths=route.depths + active,
             moved=moved,
             rows=rows,
-            counts=(*route.counts, active.sum(dim=1)),
+            counts=(*route.counts, counts),
             votes=votes,
             memories=route.memories or tuple(kept),
         )

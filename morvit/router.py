@@ -118,6 +118,9 @@ def overruled(
         return replace(vote, gates=everywhere, goes_on=staying, each=patches)
     if orders.imposed is not None:
         wanted = orders.imposed[:, recursion] - prefix
+        each = _alike(wanted)
+        if each is not None:
+            return replace(vote, goes_on=best(vote.ranks, staying, each), each=each)
         return replace(vote, goes_on=highest(vote.ranks, staying, wanted), each=None)
     if orders.thresholds is not None:
         goes_on = staying & (vote.ranks > orders.thresholds[recursion])
@@ -126,6 +129,14 @@ def overruled(
         kept = kept_of(orders.capacities, patches)[recursion]
         return replace(vote, goes_on=best(vote.ranks, staying, kept), each=kept)
     return vote
+
+
+def _alike(counts: Int[Tensor, " batch"]) -> int | None:
+    """The count that all images have, if that can be seen without a wait."""
+    if counts.device.type != "cpu":
+        return None
+    first = int(counts[0])
+    return first if bool((counts == first).all()) else None
 
 
 class Scores(nn.Linear):
