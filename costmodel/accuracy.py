@@ -3,23 +3,17 @@
 import math
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
-from costmodel.calibration import (
-    held_out_values,
-    machine_observations,
-    stage_s,
-    suffix_of,
-    whole_predicted_s,
-    whole_s,
-)
-from costmodel.latency import group_s, groups_of
+from costmodel.calibration import held_out_predictions, suffix_of
+from costmodel.points import Points, TooFewPoints, configuration_of, setting_of, stage_s, whole_s
 from costmodel.published import fits_of_published, is_old_stack, published_workload
 from costmodel.regression import spread_of
-from costmodel.transfer import class_of, forecast, log_normal
+from costmodel.transfer import NORMAL_90, class_of, forecast, log_normal
 from domain.catalogue import PublishedRow
 from domain.device import DeviceSpec
 from domain.fit import HeldOut, ValidationRow
@@ -32,59 +26,86 @@ FOLDS = 5
 LEFT_OUT, ANOTHER_OCCASION = "leave-one-point-out", "another-occasion"
 
 
-def machine_pairs(points: Mapping[str, Sequence[Measurement]]) -> list[HeldOut]:
-    """Each point, whole and by stage, predicted by a fit of the other points.
+def machine_pairs(points: Points) -> list[HeldOut]:
+    """Each point, whole and by stage, predicted by a fit that has not seen its configuration.
 
-    The interval is the spread that the other left-out points showed (their fits, and theirs alone,
-    have seen this point).
+    The interval is the spread that other left-out configurations of the same setting showed (their
+    fits, and theirs alone, have seen this point).
     """
+    found = held_out_predictions(points)
     whole: dict[tuple[str, str], tuple[float, float]] = {}
-    for name, runs in points.items():
-        values = held_out_values(points, name)
-        whole[(name, "latency")] = (whole_predicted_s(runs[0], values), whole_s(runs))
-        own = machine_observations({name: runs})
-        predicted = group_s(own.work, own.rates, values)
-        stages = groups_of(runs[0].workload, host_runs_ahead=False)
-        # Groups come stage by stage, each once for the whole and once for itself.
-        for number, group in enumerate(stages):
-            stage = group[0].stage
-            if stage in {depth.stage for depth in runs[0].depths}:
-                whole[(name, stage)] = (float(predicted[2 * number]), stage_s(runs, stage))
-    ratios = {key: math.log(seen / guess) for key, (guess, seen) in whole.items()}
-    pairs = []
-    precision = next(iter(points.values()))[0].workload.precision
-    for (name, quantity), (guess, seen) in whole.items():
-        alike = quantity == "latency"
-        others = [
-            ratio
-            for (other, kind), ratio in ratios.items()
-            if other != name and (kind == "latency") == alike
-        ]
-        pairs.append(
-            HeldOut(
-                split=f"{LEFT_OUT}{suffix_of(precision)}",
-                point=name,
-                quantity="latency" if alike else "stage-latency",
-                predicted=log_normal(guess, spread_of(others)),
-                measured=seen,
-            )
+    for name, stages in found.items():
+        runs = points[name]
+        whole[(name, "latency")] = (math.fsum(stages.values()), whole_s(runs))
+        for depth in runs[0].depths:
+            whole[(name, depth.stage)] = (stages[depth.stage], stage_s(runs, depth.stage))
+    scores = {
+        (name, quantity): Score(
+            stratum=(quantity == "latency", *setting_of(points[name][0]).values()),
+            block=configuration_of(points[name][0]),
+            predicted=guess,
+            measured=seen,
         )
-    return pairs
+        for (name, quantity), (guess, seen) in whole.items()
+    }
+    return [
+        HeldOut(
+            split=f"{LEFT_OUT}{suffix_of(points[name][0].workload.precision)}",
+            point=name,
+            quantity="latency" if quantity == "latency" else "stage-latency",
+            predicted=log_normal(score.predicted, others_log_sd(score, scores.values())),
+            measured=score.measured,
+        )
+        for (name, quantity), score in scores.items()
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """One held-out prediction; `stratum` says which others are like it, `block` which are kin."""
+
+    stratum: tuple[float | bool | str, ...]
+    block: str
+    predicted: float
+    measured: float
+
+    @property
+    def log_ratio(self) -> float:
+        """log(seen / predicted)."""
+        return math.log(self.measured / self.predicted)
+
+
+def others_log_sd(score: Score, scores: Iterable[Score]) -> float:
+    """The spread that an interval around `score` has: what others of its stratum, not kin, missed."""
+    others = [
+        other.log_ratio
+        for other in scores
+        if other.stratum == score.stratum and other.block != score.block
+    ]
+    if not others:
+        raise TooFewPoints(f"wanted two configurations to leave one out, got {score.block} alone")
+    return spread_of(others)
 
 
 def occasion_pairs(
-    pairs: Sequence[HeldOut], later: Mapping[str, Sequence[Measurement]]
+    pairs: Sequence[HeldOut], later: Points, drift_log_sd: float = 0.0
 ) -> list[HeldOut]:
     """Whole passes of another occasion, predicted by fits that saw neither it nor the point.
 
-    `pairs` are those of `machine_pairs` on the first occasion.
+    `pairs` are those of `machine_pairs` on the first occasion; `drift_log_sd` is how far the
+    machine's own speed was seen to wander then, which the interval takes in.
     """
     return [
         HeldOut(
             split=pair.split.replace(LEFT_OUT, ANOTHER_OCCASION),
             point=pair.point,
             quantity=pair.quantity,
-            predicted=pair.predicted,
+            predicted=log_normal(
+                pair.predicted.value,
+                math.hypot(
+                    math.log(pair.predicted.high / pair.predicted.value) / NORMAL_90, drift_log_sd
+                ),
+            ),
             measured=whole_s(later[pair.point]),
         )
         for pair in pairs
@@ -158,6 +179,29 @@ def row_pairs(
     ]
 
 
+def ranking_of(pairs: Sequence[HeldOut]) -> tuple[float, int]:
+    """Kendall's tau of devices from their data sheets, and how many pairs of devices it rests on.
+
+    Two devices that ran one workload, both judged with their family left out, agree or do not.
+    """
+    workloads: dict[str, list[HeldOut]] = defaultdict(list)
+    for pair in pairs:
+        if pair.split.startswith("leave-family-out"):
+            workloads[pair.point.partition(".")[2].partition(".")[2]].append(pair)
+    agreeing = count = 0
+    for members in workloads.values():
+        for number, one in enumerate(members):
+            for other in members[:number]:
+                if one.point.partition(".")[0] != other.point.partition(".")[0]:
+                    measured = one.measured - other.measured
+                    predicted = one.predicted.value - other.predicted.value
+                    count += 1
+                    agreeing += 1 if measured * predicted > 0 else -1
+    if not count:
+        raise TooFewPoints("no workload was run by two devices")
+    return agreeing / count, count
+
+
 def family_of(device: DeviceSpec) -> str:
     """The generation of a device: siblings share kernels, so they are left out together."""
     return device.family.split()[0]
@@ -190,6 +234,7 @@ def _judged(
 
 
 TIER_OF_SPLIT: dict[str, Tier] = {
+    "cpu-": "calibrated",
     LEFT_OUT: "calibrated",
     ANOTHER_OCCASION: "calibrated",
     "leave-workloads-out": "anchored",
@@ -231,4 +276,8 @@ def summary_of(pairs: Sequence[HeldOut], noise: float | None) -> list[Validation
 
 
 def _label(row: PublishedRow, number: int) -> str:
-    return re.sub(r"[^a-zA-Z0-9._+-]+", "-", f"{row.device_id}.{number}.{row.model}")[:128]
+    size = row.image_size or row.seq_len
+    label = (
+        f"{row.device_id}.{number}.{row.model}-{size}-b{row.batch}-{row.precision}-{row.runtime}"
+    )
+    return re.sub(r"[^a-zA-Z0-9._+-]+", "-", label)[:128]

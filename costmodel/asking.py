@@ -100,10 +100,13 @@ def _listed(shares: Sequence[float]) -> str:
 
 
 def devices_named(
-    name: str, fits: Sequence[Fit], price_usd: str | None
+    name: str, fits: Sequence[Fit], price_usd: str | None, threads: int | None = None
 ) -> list[tuple[DeviceSpec, str]]:
-    """Devices that `--device` names, each with what should be said about the choice."""
-    machines = {fit.device_id: fit for fit in reversed(fits) if fit.scope == "machine"}
+    """Devices that `--device` names, each with what should be said about the choice.
+
+    A measured machine is taken with `threads`, or with the most it was measured with.
+    """
+    machines = _machines(fits, threads)
     price = None if price_usd is None else _money("--price-usd", price_usd)
     if name == "all":
         if price is not None:
@@ -111,14 +114,20 @@ def devices_named(
         own = [fit for id, fit in machines.items() if id not in devices()]
         chosen = [(device_of(fit), "") for fit in own]
         return chosen + [(device, "") for device in devices().values()]
+    called = {fit.environment.device_id: fit for fit in machines.values() if fit.environment}
+    if name not in machines and name not in devices() and name in called:
+        name = called[name].device_id
+    if threads is not None and name != "cpu" and name not in machines:
+        raise Complaint(f"--threads is of a measured CPU, {name} is none")
     if name == "cpu" or (name in machines and name not in devices()):
         cpus = [fit for fit in machines.values() if fit.device_class == "cpu"]
         if not cpus and name not in machines:
             raise Complaint(
                 "no measured CPU: run `make profile`, or name a device of --list-devices"
             )
-        fit = machines[name] if name in machines else cpus[-1]
+        fit = machines[name] if name in machines else cpus[0]
         spec, note = device_of(fit), f"device: {fit.device_id}, {fit.provenance}"
+        note += "; if yours is another, `make profile` measures it"
     else:
         resolved = resolve_device(name)
         spec, note = resolved.device, f"device: {resolved.device.id}, {resolved.device.name}"
@@ -133,6 +142,24 @@ def devices_named(
         fields = {field: getattr(spec, field) for field in DeviceSpec.model_fields}
         spec = DeviceSpec(**{**fields, "price_usd": figure})
     return [(spec, note)]
+
+
+def _machines(fits: Sequence[Fit], threads: int | None) -> dict[str, Fit]:
+    """The newest fit of each measured machine, with that many threads or with the most."""
+    found: dict[str, Fit] = {}
+    for fit in fits:
+        own = None if fit.environment is None else fit.environment.threads
+        if fit.scope == "machine" and (threads is None or threads == own):
+            found[fit.device_id] = max(found.get(fit.device_id, fit), fit, key=_rank)
+    if threads is not None and not found:
+        raise Complaint(f"no machine was measured with {threads} threads; leave out --threads")
+    return found
+
+
+def _rank(fit: Fit) -> tuple[int, bool]:
+    """Most threads first, then fp32, as machines are named by; of equals, the newest."""
+    threads = 0 if fit.environment is None else fit.environment.threads
+    return threads, "fp32" in fit.precisions
 
 
 def terms_of(energy_usd_per_kwh: str | None, pue: float | None, duty: float, years: int) -> Terms:

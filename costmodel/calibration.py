@@ -5,235 +5,213 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
+from costmodel.discrepancy import discrepancy_of, features_of_group, log_correction
 from costmodel.latency import (
     COEFFICIENTS,
-    Machine,
+    Array,
     Rates,
     Work,
     group_s,
     groups_of,
-    measured_machine,
     prior,
 )
-from costmodel.regression import Observations, Posterior, posterior_of, spread_of
+from costmodel.points import (
+    Points,
+    TooFewPoints,
+    configuration_of,
+    drift_log_sd,
+    machine_id,
+    machine_of,
+    name_of,
+    noise_log_sd,
+    setting_of,
+    stages_of_runs_s,
+    usable_points,
+    whole_s,
+    with_peaks,
+)
+from costmodel.regression import Deviation, Observations, posterior_of, spread_of
 from costmodel.transfer import features_of
-from domain.complaint import AllFailed
-from domain.fit import Coefficient, Fit
+from domain.fit import Coefficient, Discrepancy, Fit
 from domain.measurement import Measurement
-from domain.record import Precision, Unknown
-from domain.statistics import median, stage_medians
+from domain.record import Precision
+from domain.statistics import median
 from domain.workload import Workload
 
-# How far one stage's median is believed beside the whole pass: stages are shorter, and their clock
-# marks sit inside the pass.
-STAGE_LOG_SD, WHOLE_LOG_SD = 0.08, 0.03
+# How far the median of runs is believed at most: stages are shorter, and their clock marks sit
+# inside the pass.
+STAGE_LOG_SD, WHOLE_LOG_SD = 0.04, 0.015
+# Standard error of a median over that of a mean, for normal samples.
+MEDIAN_OVER_MEAN = 1.2533
+LEAST_POINTS = 4
 # Spread between CPUs that one measured machine cannot tell: assumed.
 ASSUMED_CPU_LOG_SD = 0.35
-
-
-class TooFewPoints(AllFailed):
-    """Nothing can be fitted from so little."""
-
-
-def by_precision(measurements: Iterable[Measurement]) -> dict[Precision, list[Measurement]]:
-    """Usable runs of whole networks, apart by precision, fp32 first: each has a fit of its own.
-
-    Raises TooFewPoints where nothing is usable.
-    """
-    apart: dict[Precision, list[Measurement]] = defaultdict(list)
-    for each in sorted(_usable(measurements), key=lambda each: each.workload.precision != "fp32"):
-        apart[each.workload.precision].append(each)
-    return dict(apart)
-
-
-def _usable(measurements: Iterable[Measurement]) -> list[Measurement]:
-    """Usable runs in their order; a recursion measured alone is no pass of a network."""
-    usable = [each for each in measurements if each.is_usable and each.subject == "network"]
-    if not usable:
-        raise TooFewPoints(
-            "no measurement with status ok or unstable; run `python -m profiler run`"
-        )
-    return usable
-
-
-def usable_points(measurements: Iterable[Measurement]) -> dict[str, list[Measurement]]:
-    """Usable runs of each point of the newest environment, runtime and precision, split by stage.
-
-    Records of different environments are never merged. Samples are brought to the machine's
-    typical speed, see `at_typical_speed`.
-    """
-    usable = _usable(measurements)
-    newest = usable[-1]
-    environment, work = newest.environment.key(), newest.workload
-    alike = [
-        each
-        for each in usable
-        if each.environment.key() == environment
-        and (each.workload.runtime, each.workload.precision) == (work.runtime, work.precision)
-        and each.depths
-    ]
-    points: dict[str, list[Measurement]] = defaultdict(list)
-    for measurement in at_typical_speed(alike):
-        points[measurement.point].append(measurement)
-    return dict(points)
-
-
-def at_typical_speed(measurements: Sequence[Measurement]) -> list[Measurement]:
-    """Each sample over the calibration kernel that ran beside it, times the kernel's median.
-
-    A shared machine drifts by tens of per cent in minutes, and the kernel drifts with it: the ratio
-    repeats better than the seconds. Records without a kernel beside every sample stay as they are.
-    """
-    kernels = [seconds for each in measurements for seconds in each.calibration_s]
-    typical_s = median(kernels) if kernels else 0.0
-    return [
-        Measurement(
-            **{
-                **dict(each),
-                "samples_s": tuple(
-                    sample * typical_s / kernel
-                    for sample, kernel in zip(each.samples_s, each.calibration_s, strict=True)
-                ),
-            }
-        )
-        if len(each.calibration_s) == len(each.samples_s)
-        else each
-        for each in measurements
-    ]
-
-
-def whole_s(runs: Sequence[Measurement]) -> float:
-    """Median over runs of the median wall seconds of a batch."""
-    return median([median(run.samples_s) for run in runs])
-
-
-def stage_s(runs: Sequence[Measurement], stage: str) -> float:
-    """Median over runs of a stage's seconds, scaled to the clean pass."""
-    return median(
-        [
-            stage_medians({each.stage: each.samples_s for each in run.depths}, run.samples_s)[stage]
-            for run in runs
-        ]
+# What depends on a machine's setting. Half precision runs other kernels, whose shares of their own
+# peak need not resemble those of fp32 at all; threads share what a core had alone.
+DEVIATIONS = tuple(
+    Deviation(coefficient=coefficient, covariate=covariate, log_sd=log_sd)
+    for covariate, log_sd, coefficients in (
+        (
+            "half",
+            0.6,
+            (
+                "gemm_efficiency",
+                "rows_half",
+                "attention_efficiency",
+                "norm_efficiency",
+                "activation_efficiency",
+                "elementwise_efficiency",
+                "call_s",
+                "attention_call_s",
+                "gather_call_s",
+                "convolution_call_s",
+            ),
+        ),
+        (
+            "threads",
+            0.5,
+            (
+                "gemm_efficiency",
+                "attention_efficiency",
+                "traffic_efficiency",
+                "call_s",
+                "attention_call_s",
+                "gather_call_s",
+                "convolution_call_s",
+            ),
+        ),
     )
+    for coefficient in coefficients
+)
 
 
-def noise_log_sd(points: Mapping[str, Sequence[Measurement]]) -> float:
-    """Run-to-run log spread of the medians, pooled over points; 0 with one run a point."""
-    deviations = []
-    for runs in points.values():
-        logs = np.log([median(run.samples_s) for run in runs])
-        if len(logs) > 1:
-            deviations.append(float(np.var(logs, ddof=1)))
-    return math.sqrt(float(np.median(deviations))) if deviations else 0.0
+def machine_observations(points: Points) -> Observations:
+    """Every stage and every whole pass of measured points: one machine, all its settings.
 
-
-def machine_observations(points: Mapping[str, Sequence[Measurement]]) -> Observations:
-    """Every stage and every whole pass of measured points, one machine."""
-    groups, machines, target, log_sd = [], [], [], []
+    Half precision runs other kernels, and more threads share caches and wait for each other: what
+    depends on that has a deviation where the points hold both.
+    """
+    groups, machines, target, passes, log_sd = [], [], [], [], []
     seconds: list[float] = []
+    settings: list[dict[str, float]] = []
     for runs in points.values():
         first = runs[0]
-        machine = machine_of(first)
-        stages = groups_of(first.workload, host_runs_ahead=False)
         names = {depth.stage for depth in first.depths}
         whole = len(seconds)
         seconds.append(whole_s(runs))
-        log_sd.append(WHOLE_LOG_SD)
-        for group in stages:
+        log_sd.append(believed_log_sd([median(run.samples_s) for run in runs], WHOLE_LOG_SD))
+        for group in groups_of(first.workload, host_runs_ahead=False):
+            stage = group[0].stage
             groups.append(group)
-            machines.append(machine)
-            target.append(whole)
-            if group[0].stage in names:
-                groups.append(group)
-                machines.append(machine)
-                target.append(len(seconds))
-                seconds.append(stage_s(runs, group[0].stage))
-                log_sd.append(STAGE_LOG_SD)
+            machines.append(machine_of(first))
+            settings.append(setting_of(first))
+            passes.append(whole)
+            target.append(len(seconds) if stage in names else -1)
+            if stage in names:
+                of_runs = stages_of_runs_s(runs, stage)
+                seconds.append(median(of_runs))
+                log_sd.append(believed_log_sd(of_runs, STAGE_LOG_SD))
+    covariates = {
+        name: np.array([setting[name] for setting in settings]) for name in ("half", "threads")
+    }
     return Observations(
         work=Work.of(groups),
         rates=Rates.of(machines),
         target=np.array(target),
+        whole=np.array(passes),
         seconds=np.array(seconds),
         log_sd=np.array(log_sd),
         design=np.zeros((len(seconds), 0)),
         devices=0,
+        covariates=covariates,
+        deviations=tuple(
+            deviation for deviation in DEVIATIONS if np.ptp(covariates[deviation.covariate]) > 0
+        ),
     )
 
 
-def machine_of(measurement: Measurement) -> Machine:
-    """The rates of the machine that a measurement was taken on, at its precision.
-
-    Raises TooFewPoints where none was measured at it: a share of another precision's peak would be
-    no efficiency.
-    """
-    precision = measurement.workload.precision
-    peak = measurement.rates.peak_flop_per_s(precision)
-    if isinstance(peak, Unknown):
-        raise TooFewPoints(
-            f"{precision} points were measured without the {precision} peak of the machine: "
-            f"{peak.reason}; measure them anew with `python -m profiler run`"
-        )
-    return measured_machine(
-        peak,
-        measurement.rates.copy_bytes_per_s,
-        measurement.environment.threads,
-        host_runs_ahead=measurement.environment.kind == "cuda",
-    )
+def believed_log_sd(runs_s: Sequence[float], least: float) -> float:
+    """How far the median of runs is believed: its standard error, or `least` if that is more."""
+    if len(runs_s) < 2:
+        return least
+    spread = float(np.std(np.log(runs_s), ddof=1))
+    return max(least, MEDIAN_OVER_MEAN * spread / math.sqrt(len(runs_s)))
 
 
 def fit_machines(
     measurements: Iterable[Measurement], made_by: str
 ) -> tuple[tuple[Fit, ...], tuple[str, ...]]:
-    """A fit for each precision of a journal, fp32 first; and what could not be fitted, in words.
+    """A fit for each setting (precision, threads) of one machine, and what could not be fitted.
 
-    Raises TooFewPoints where no precision could.
+    All settings are fitted together, so that each learns from the others what they share. Most
+    threads come first, then fp32. Raises TooFewPoints where nothing can be fitted.
     """
-    fits: list[Fit] = []
-    left_out: list[str] = []
-    for precision, alike in by_precision(measurements).items():
-        try:
-            fits.append(fit_machine(alike, made_by))
-        except TooFewPoints as complaint:
-            left_out.append(f"{precision} was not fitted: {complaint}")
-    if not fits:
-        raise TooFewPoints("; ".join(left_out))
-    return tuple(fits), tuple(left_out)
+    taken = list(measurements)
+    points, left_out = with_peaks(usable_points(taken))
+    if len(points) < LEAST_POINTS:
+        raise TooFewPoints(f"wanted four measured points at least, got {len(points)}")
+    beliefs = prior_of(points)
+    observations = machine_observations(points)
+    posterior = posterior_of(observations, beliefs)
+    discrepancy = machine_discrepancy(points, observations.log_sd, posterior.residuals)
+    held_out = held_out_log_ratios(points)
+    settings: dict[tuple[int, Precision], dict[str, Sequence[Measurement]]] = defaultdict(dict)
+    for name, runs in points.items():
+        threads, precision = runs[0].environment.threads, runs[0].workload.precision
+        settings[threads, precision][name] = runs
+    most = max(threads for threads, _ in settings)
+    order = sorted(settings, key=lambda key: (-key[0], key[1] != "fp32", key[1]))
+    fits = []
+    for threads, precision in order:
+        own = settings[threads, precision]
+        first = next(iter(own.values()))[0]
+        at = setting_of(first)
+        fits.append(
+            Fit(
+                name=f"machine-{machine_id(first.environment)}-{first.workload.runtime}"
+                f"{suffix_of(precision)}{'' if threads == most else f'-{threads}t'}",
+                device_id=machine_id(first.environment),
+                scope="machine",
+                device_class="cpu" if first.environment.kind == "cpu" else "gpu",
+                families=(),
+                runtime=first.workload.runtime,
+                precisions=(precision,),
+                environment=first.environment,
+                rates=first.rates,
+                coefficients=coefficients_of(
+                    posterior.values_at(at), posterior.covariance_at(at), beliefs
+                ),
+                covariance=tuple_of(posterior.covariance_at(at)),
+                # What held-out points showed, not what the fit believes of itself.
+                residual_log_sd=spread_of([held_out[name] for name in own]),
+                noise_log_sd=noise_log_sd(own),
+                drift_log_sd=drift_log_sd(
+                    each for each in taken if name_of(each) in own and _is_of(each, first)
+                ),
+                discrepancy=discrepancy,
+                points=len(own),
+                measurements=tuple(sorted(own)),
+                provenance=f"{sum(map(len, own.values()))} runs of {len(own)} points, fitted with "
+                f"{len(points) - len(own)} of other settings, taken {first.taken_at[:10]} on "
+                f"{first.environment.device_name} with {threads} "
+                f"thread{'' if threads == 1 else 's'}",
+                taken_on=first.taken_at[:10],
+                made_by=made_by,
+                domain=range_of(runs[0].workload for runs in own.values()),
+            )
+        )
+    return tuple(fits), left_out
+
+
+def _is_of(one: Measurement, other: Measurement) -> bool:
+    return one.environment.key() == other.environment.key()
 
 
 def fit_machine(measurements: Iterable[Measurement], made_by: str) -> Fit:
-    """Coefficients of one machine at one precision, the newest, from its own journal."""
-    points = usable_points(measurements)
-    if len(points) < 4:
-        raise TooFewPoints(f"wanted four measured points at least, got {len(points)}")
-    first = next(iter(points.values()))[0]
-    precision = first.workload.precision
-    beliefs = prior_of(points)
-    posterior = posterior_of(machine_observations(points), beliefs)
-    held_out = list(held_out_log_ratios(points).values())
-    return Fit(
-        name=f"machine-{first.environment.device_id}-{first.workload.runtime}{suffix_of(precision)}",
-        device_id=first.environment.device_id,
-        scope="machine",
-        device_class="cpu" if first.environment.kind == "cpu" else "gpu",
-        families=(),
-        runtime=first.workload.runtime,
-        precisions=(precision,),
-        environment=first.environment,
-        rates=first.rates,
-        coefficients=coefficients_of(posterior, beliefs),
-        covariance=covariance_of(posterior),
-        # What held-out points showed, not what the fit believes of itself.
-        residual_log_sd=spread_of(held_out),
-        noise_log_sd=noise_log_sd(points),
-        points=len(points),
-        measurements=tuple(sorted(points)),
-        provenance=f"{sum(map(len, points.values()))} runs of {len(points)} points, "
-        f"taken {first.taken_at[:10]} on {first.environment.device_name}",
-        taken_on=first.taken_at[:10],
-        made_by=made_by,
-        domain=range_of(runs[0].workload for runs in points.values()),
-    )
+    """Coefficients of one machine in its first setting: most threads, fp32 where it was run."""
+    return fit_machines(measurements, made_by)[0][0]
 
 
 def suffix_of(precision: Precision) -> str:
@@ -245,30 +223,103 @@ def suffix_of(precision: Precision) -> str:
     return "" if precision == "fp32" else f"-{precision}"
 
 
-def whole_predicted_s(measurement: Measurement, coefficients: Mapping[str, float]) -> float:
-    """Seconds of the batch that `measurement` timed, by `coefficients`."""
+def whole_predicted_s(
+    measurement: Measurement,
+    coefficients: Mapping[str, float],
+    discrepancy: Discrepancy | None = None,
+) -> float:
+    """Seconds of the batch that `measurement` timed, by `coefficients` and what neighbours took."""
+    return math.fsum(stages_predicted_s(measurement, coefficients, discrepancy).values())
+
+
+def stages_predicted_s(
+    measurement: Measurement,
+    coefficients: Mapping[str, float],
+    discrepancy: Discrepancy | None = None,
+) -> dict[str, float]:
+    """Seconds of each stage of the batch that `measurement` timed."""
     groups = groups_of(measurement.workload, host_runs_ahead=False)
     rates = Rates.of([machine_of(measurement)] * len(groups))
-    return float(group_s(Work.of(groups), rates, coefficients).sum())
-
-
-def held_out_values(points: Mapping[str, Sequence[Measurement]], name: str) -> dict[str, float]:
-    """Coefficients of a fit that has not seen the point `name`."""
-    rest = {other: runs for other, runs in points.items() if other != name}
-    if not rest:
-        raise TooFewPoints(f"wanted two points to leave one out, got {name} alone; measure more")
-    return posterior_of(machine_observations(rest), prior_of(rest)).values
-
-
-def held_out_log_ratios(points: Mapping[str, Sequence[Measurement]]) -> dict[str, float]:
-    """log(seen / predicted) of each point by a fit that has not seen it: leave one out."""
+    seconds = group_s(Work.of(groups), rates, coefficients)
+    setting = setting_of(measurement)
     return {
-        name: math.log(whole_s(runs) / whole_predicted_s(runs[0], held_out_values(points, name)))
-        for name, runs in points.items()
+        group[0].stage: float(own_s)
+        * math.exp(log_correction(discrepancy, features_of_group(group, setting)))
+        for group, own_s in zip(groups, seconds, strict=True)
     }
 
 
-def prior_of(points: Mapping[str, Sequence[Measurement]]) -> dict[str, tuple[float, float]]:
+def held_out_log_ratios(points: Points) -> dict[str, float]:
+    """log(seen / predicted) of each point by a fit that has not seen its configuration."""
+    return {
+        name: math.log(whole_s(points[name]) / math.fsum(stages.values()))
+        for name, stages in held_out_predictions(points).items()
+    }
+
+
+def held_out_predictions(points: Points) -> dict[str, dict[str, float]]:
+    """Seconds of each stage of each point, by a fit that has not seen its configuration.
+
+    Whatever was run alike, at another precision or with other threads, is left out with it.
+    """
+    configurations = {name: configuration_of(runs[0]) for name, runs in points.items()}
+    return predictions_without(points, list(dict.fromkeys(configurations.values())), configurations)
+
+
+def predictions_without(
+    points: Points, folds: Sequence[str], fold_of: Mapping[str, str]
+) -> dict[str, dict[str, float]]:
+    """Seconds of each stage of the points of `folds`, each by a fit of all other points.
+
+    `fold_of` names the fold of each point; points of no listed fold are only learned from. Raises
+    TooFewPoints where a fold is all there is.
+    """
+    observations, beliefs = machine_observations(points), prior_of(points)
+    owner = _owners(points, observations)
+    every = posterior_of(observations, beliefs)
+    found = {}
+    for fold in folds:
+        own = [name for name in points if fold_of[name] == fold]
+        if len(own) == len(points):
+            raise TooFewPoints(f"wanted points to fit besides {fold}, got none; measure more")
+        left_out = np.isin(owner, own)
+        posterior = posterior_of(observations.without(left_out), beliefs, start=every.point)
+        rest = {name: runs for name, runs in points.items() if name not in own}
+        discrepancy = machine_discrepancy(
+            rest, observations.log_sd[~left_out], posterior.residuals[~left_out]
+        )
+        for name in own:
+            first = points[name][0]
+            values = posterior.values_at(setting_of(first))
+            found[name] = stages_predicted_s(first, values, discrepancy)
+    return found
+
+
+def _owners(points: Points, observations: Observations) -> NDArray[np.str_]:
+    """The point of each observation: they come point by point, the pass before its stages."""
+    starts = [int(x) for x in np.unique(np.asarray(observations.whole))]
+    return np.repeat(list(points), np.diff([*starts, len(observations.seconds)]))
+
+
+def machine_discrepancy(points: Points, log_sd: Array, residuals: Array) -> Discrepancy | None:
+    """What stages took beside the equations; rows as `machine_observations` of `points` orders them."""
+    features, rows = [], []
+    row = 0
+    for runs in points.values():
+        first = runs[0]
+        names = {depth.stage for depth in first.depths}
+        for group in groups_of(first.workload, host_runs_ahead=False):
+            if group[0].stage in names:
+                row += 1
+                where = features_of_group(group, setting_of(first))
+                if where is not None:
+                    features.append(where)
+                    rows.append(row)
+        row += 1
+    return discrepancy_of(features, residuals[rows], log_sd[rows])
+
+
+def prior_of(points: Points) -> dict[str, tuple[float, float]]:
     """Beliefs about the machine before its points are seen."""
     kind = next(iter(points.values()))[0].environment.kind
     return prior("cpu" if kind == "cpu" else "gpu")
@@ -287,6 +338,9 @@ def class_of_machine(machine: Fit) -> Fit:
             "environment": None,
             "rates": None,
             "device_log_sd": ASSUMED_CPU_LOG_SD,
+            # What is left over, and how its neighbours disturb it, is that machine's own.
+            "discrepancy": None,
+            "drift_log_sd": 0.0,
             "provenance": f"{machine.provenance}; the spread between CPUs is assumed, "
             f"{ASSUMED_CPU_LOG_SD} in log",
         }
@@ -294,26 +348,27 @@ def class_of_machine(machine: Fit) -> Fit:
 
 
 def coefficients_of(
-    posterior: Posterior, beliefs: Mapping[str, tuple[float, float]]
+    values: Mapping[str, float], covariance: Array, beliefs: Mapping[str, tuple[float, float]]
 ) -> tuple[Coefficient, ...]:
     """Coefficients with their spread, and whether the data moved them off the prior."""
-    deviations = np.sqrt(np.diag(posterior.covariance))
+    deviations = np.sqrt(np.diag(covariance))
     return tuple(
         Coefficient(
             name=name,
             value=value,
             unit=COEFFICIENTS[name][0],
             log_sd=float(deviation),
+            prior_log_sd=beliefs[name][1],
             is_identified=bool(deviation <= beliefs[name][1] / 2),
         )
-        for (name, value), deviation in zip(posterior.values.items(), deviations, strict=False)
+        for (name, value), deviation in zip(values.items(), deviations, strict=True)
     )
 
 
-def covariance_of(posterior: Posterior) -> tuple[tuple[float, ...], ...]:
-    """Covariance of the coefficients' logarithms, without the offsets."""
-    size = len(posterior.names)
-    return tuple(tuple(float(x) for x in row[:size]) for row in posterior.covariance[:size])
+def tuple_of(matrix: Array) -> tuple[tuple[float, ...], ...]:
+    """A matrix as a record holds it, symmetric to the last digit."""
+    even = (matrix + matrix.T) / 2
+    return tuple(tuple(float(x) for x in row) for row in even)
 
 
 def range_of(workloads: Iterable[Workload]) -> tuple[tuple[str, float, float], ...]:

@@ -12,9 +12,11 @@ from domain.catalogue import devices, published
 from domain.fit import Fit
 from domain.shell import emit, format_named, run_shell, warn
 from domain.store import (
+    COMPACT_JOURNAL,
     newest_journal,
     read_journal,
     reference_root,
+    reference_sweeps,
     results_root,
     save,
     unread_tail,
@@ -45,10 +47,12 @@ def fit(
     if from_published:
         fits: tuple[Fit, ...] = fits_of_published(published(), devices(), f"{made_by} --published")
     else:
-        path = newest_journal(journal)
-        measurements = read_journal(path)
+        paths = [newest_journal(journal)]
+        if reference and journal is None:
+            paths = [folder / COMPACT_JOURNAL for folder in reference_sweeps()]
+        measurements = [run for path in paths for run in read_journal(path)]
         machines, left_out = fit_machines(measurements, made_by)
-        for sentence in (unread_tail(path), *left_out):
+        for sentence in (*map(unread_tail, paths), *left_out):
             warn(sentence)
         restless = sum(each.status == "unstable" for each in measurements)
         if restless:
@@ -70,6 +74,9 @@ def _rows(fits: Sequence[Fit]) -> Iterator[dict[str, Cell]]:
                 "value": each.value,
                 "unit": each.unit,
                 "log_sd": each.log_sd,
+                "contraction": None
+                if each.prior_log_sd is None
+                else 1 - each.log_sd / each.prior_log_sd,
                 "identified": "yes" if each.is_identified else "no (mostly the prior)",
                 "residual_log_sd": fit.residual_log_sd,
                 "points": fit.points,

@@ -67,6 +67,11 @@ class Bytes:
         element = 4 if is_autocast else max(operand, 2)
         return cls(weight=weight, operand=operand, element=element)
 
+    @property
+    def casts(self) -> bool:
+        """Whether every product first casts its weights and its input, as autocast does."""
+        return self.weight > self.operand
+
 
 def operators_of(workload: Workload) -> tuple[Operator, ...]:
     """Every operator that `workload` executes, stage by stage."""
@@ -278,6 +283,12 @@ def _layers(
         return _gemm(stage, name, size, rows=tokens, inner=inner, columns=columns, calls=layers)
 
     yield elementwise("norm", wide, 2, size.element, times=2)
+    if size.casts:
+        # Norms give what products do not take; weights and biases are cast in every pass.
+        matrices = width * (4 * width + hidden * (3 if net.mlp == "swiglu" else 2))
+        cast = size.weight + size.operand
+        yield elementwise("cast", wide, 1, cast, times=2)
+        yield elementwise("weight-cast", matrices / 8, 1, cast, times=8)
     if remembered is None:
         yield gemm("qkv", width, 3 * width)
     else:

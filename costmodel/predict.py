@@ -15,6 +15,16 @@ from costmodel.asking import (
 )
 from costmodel.csvtable import CSV_COLUMNS, predicted_rows
 from costmodel.offers import Terms, offer_of, row_of, shown_row
+from costmodel.own import (
+    ANCHOR_COLUMNS,
+    ANCHOR_FORM,
+    device_from,
+    fits_with,
+    timing_from,
+    timings_from,
+    write_skeleton,
+)
+from costmodel.telling import comparison, explanation, worth_told
 from domain.catalogue import (
     check_executor,
     check_runtime,
@@ -27,6 +37,7 @@ from domain.complaint import (
     UNSTABLE,
     Complaint,
 )
+from domain.device import DeviceSpec
 from domain.prediction import Prediction, Refusal
 from domain.record import Unknown
 from domain.scenario import Offer, Offers, Ownership
@@ -36,6 +47,9 @@ from domain.tables import Cell, rendered
 from domain.workload import Workload
 
 LARGEST_IMAGE = 16_384
+DEFAULT_BATCHES = "1,8,32"
+# What is explained or compared where no batch is named.
+COMPARED_BATCH, MOST_COMPARED, MOST_TIMINGS = 8, 64, 16
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -49,7 +63,7 @@ def predict(
     routing: Annotated[
         str | None, typer.Option(help="1,0.6,0.3 | mean=0.3 | full | trace.parquet")
     ] = None,
-    batch: Annotated[str, typer.Option(help="Batch sizes, by comma.")] = "1,8,32",
+    batch: Annotated[str, typer.Option(help="Batch sizes, by comma.")] = DEFAULT_BATCHES,
     precision: Annotated[
         str | None, typer.Option(help="Default: fp32 on a CPU, fp16 elsewhere.")
     ] = None,
@@ -58,6 +72,21 @@ def predict(
     image_size: Annotated[int | None, typer.Option(help="Pixels a side.")] = None,
     from_csv: Annotated[
         Path | None, typer.Option(help=f"Predict a table with columns {', '.join(CSV_COLUMNS)}.")
+    ] = None,
+    device_file: Annotated[
+        Path | None, typer.Option(help="A device of your own, in TOML, instead of --device.")
+    ] = None,
+    write_device_skeleton: Annotated[
+        Path | None, typer.Option(help="Write a --device-file to fill in, and stop.")
+    ] = None,
+    anchor: Annotated[
+        list[str] | None, typer.Option(help=f"A timing on that device: {ANCHOR_FORM}; repeatable.")
+    ] = None,
+    anchors: Annotated[
+        Path | None, typer.Option(help=f"Timings as CSV: {', '.join(ANCHOR_COLUMNS)}.")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="Threads of a measured CPU; default: the most.")
     ] = None,
     price_usd: Annotated[str | None, typer.Option(help="Price of the device.")] = None,
     energy_usd_per_kwh: Annotated[str | None, typer.Option(help="Price of energy.")] = None,
@@ -69,6 +98,18 @@ def predict(
     offers: Annotated[
         Path | None, typer.Option(help="Also store the predictions whole, as JSON.")
     ] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Time by depth and operator, its bound, what-ifs.")
+    ] = False,
+    worth: Annotated[
+        int | None, typer.Option(help="Which so many timings would narrow the interval most.")
+    ] = None,
+    plan: Annotated[
+        Path | None, typer.Option(help="With --worth: a plan for `python -m profiler run --plan`.")
+    ] = None,
+    compare: Annotated[
+        str | None, typer.Option(help="Devices by comma: rank, and P(one beats the next).")
+    ] = None,
     strict: Annotated[bool, typer.Option(help="Exit 3 if anything is extrapolated.")] = False,
     list_devices: Annotated[bool, typer.Option("--list-devices", help="List and stop.")] = False,
     list_models: Annotated[bool, typer.Option("--list-models", help="List and stop.")] = False,
@@ -77,6 +118,9 @@ def predict(
     shape = format_named(format)
     if list_devices or list_models:
         emit(rendered(list(_listed_devices() if list_devices else _listed_models()), shape), output)
+        return
+    if write_device_skeleton is not None:
+        write_skeleton(write_device_skeleton)
         return
     if output is not None and offers is not None and output.resolve() == offers.resolve():
         raise Complaint(f"--output and --offers both name {output}; name two files")
@@ -91,18 +135,61 @@ def predict(
     net = model_named(model, image_size)
     travelled, routing_note = routing_named(routing, net)
     terms = terms_of(energy_usd_per_kwh, pue, duty, years)
-    wanted = devices_named(device, fits, price_usd)
+    if device_file is None:
+        wanted = devices_named(device, fits, price_usd, threads)
+    elif device != "cpu" or price_usd is not None or threads is not None:
+        raise Complaint(
+            "--device-file says all of a device: leave out --device, --price-usd, --threads"
+        )
+    else:
+        mine = device_from(device_file)
+        wanted = [(mine, f"device: {mine.id}, {mine.name}, as {device_file.name} describes it")]
+    timings = [timing_from(text) for text in anchor or ()]
+    timings += [] if anchors is None else timings_from(anchors)
+    if timings and len(wanted) != 1:
+        raise Complaint("--anchor is of one device: name it with --device or --device-file")
+    if timings:
+        fits = fits_with(timings, wanted[0][0], fits)
     batches = batches_of(batch)
+
+    def asked(each: DeviceSpec, size: int) -> Workload:
+        return Workload(
+            architecture=net,
+            batch=size,
+            precision=precision_for(precision, each),
+            runtime=check_runtime(runtime),
+            executor=check_executor(executor),
+            routing=travelled,
+        )
+
+    if compare is not None:
+        names = [each for each in compare.split(",") if each.strip()]
+        named = [devices_named(each.strip(), fits, None)[0][0] for each in names]
+        if not 2 <= len(named) <= MOST_COMPARED or len({each.id for each in named}) < len(named):
+            raise Complaint(f"--compare wants from two to {MOST_COMPARED} devices, got {compare!r}")
+        if len(batches) != 1 and batch != DEFAULT_BATCHES:
+            raise Complaint(f"--compare is at one batch: name one with --batch, got {batch}")
+        size = batches[0] if len(batches) == 1 else COMPARED_BATCH
+        pairs = [(asked(each, size), each) for each in named]
+        emit(comparison(pairs, fits, shape), output)
+        return
+    if worth is not None:
+        if len(wanted) != 1 or not 1 <= worth <= MOST_TIMINGS:
+            raise Complaint(f"--worth wants one device and from 1 to {MOST_TIMINGS} timings")
+        one = batches[0] if batch != DEFAULT_BATCHES else COMPARED_BATCH
+        emit(worth_told(asked(wanted[0][0], one), wanted[0][0], fits, worth, plan, shape), output)
+        return
+    if plan is not None:
+        raise Complaint("--plan is what --worth writes: say how many timings with --worth 4")
+    if explain:
+        if len(wanted) != 1:
+            raise Complaint("--explain is of one device: name it with --device")
+        one = batches[0] if batch != DEFAULT_BATCHES else COMPARED_BATCH
+        emit(explanation(asked(wanted[0][0], one), wanted[0][0], fits, shape), output)
+        return
     found = [
         offer_of(
-            Workload(
-                architecture=net,
-                batch=size,
-                precision=precision_for(precision, each),
-                runtime=check_runtime(runtime),
-                executor=check_executor(executor),
-                routing=travelled,
-            ),
+            asked(each, size),
             each,
             fits,
             terms,

@@ -5,12 +5,14 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import t as student
 
-from costmodel.calibration import ASSUMED_CPU_LOG_SD, coefficients_of, covariance_of, range_of
-from costmodel.latency import Machine, Rates, Work, groups_of, prior
+from costmodel.calibration import ASSUMED_CPU_LOG_SD, coefficients_of, range_of, tuple_of
+from costmodel.latency import Array, Machine, Rates, Work, groups_of, prior
 from costmodel.regression import (
     STACK_LOG_SD,
+    Deviation,
     Observations,
     Posterior,
     posterior_of,
@@ -20,8 +22,8 @@ from costmodel.transfer import class_of
 from domain.architecture import Architecture
 from domain.catalogue import PublishedRow, model_named
 from domain.device import DeviceSpec
-from domain.fit import Coefficient, Fit
-from domain.record import Runtime
+from domain.fit import Fit
+from domain.record import Precision, Runtime
 from domain.routing import RoutingDistribution
 from domain.workload import Workload
 
@@ -33,8 +35,40 @@ UNSTATED_BATCH_LOG_SD = 0.3
 LARGEST_STACK_GAP = 0.4
 # With fewer rows than this a device's own spread is not believed to be below its class's.
 FEW_ROWS = 10
+# How a device of a class may differ from the class beside its offset, and software of another age
+# from today's: log spreads before the data.
+DEVICE_LOG_SD = {
+    "gemm_efficiency": 0.15,
+    "attention_efficiency": 0.15,
+    "activation_efficiency": 0.15,
+    "elementwise_efficiency": 0.15,
+    "call_s": 0.3,
+}
+OLD_STACK_LOG_SD = {
+    "gemm_efficiency": 0.3,
+    "attention_efficiency": 0.7,
+    "activation_efficiency": 0.5,
+    "elementwise_efficiency": 0.5,
+    "call_s": 0.7,
+}
+OLD_STACK = "old-stack"
+# Precision is part of what runs: other units, other kernels. The first group is what the others
+# deviate from.
+PRECISION_LOG_SD = {
+    "gemm_efficiency": 0.3,
+    "inner_step_s": 1.0,
+    "attention_efficiency": 0.5,
+    "activation_efficiency": 0.3,
+    "elementwise_efficiency": 0.3,
+    "call_s": 0.5,
+}
+PRECISION_GROUPS: tuple[tuple[Precision, ...], ...] = (
+    ("fp16", "bf16", "amp_fp16", "amp_bf16"),
+    ("fp32", "tf32"),
+    ("int8",),
+)
 # Spread between GPUs before it is estimated from their offsets.
-ASSUMED_GPU_LOG_SD = 0.3
+ASSUMED_GPU_LOG_SD = 0.2
 
 
 def published_workload(row: PublishedRow) -> Workload:
@@ -82,6 +116,7 @@ def published_observations(
     So has the software of before fused attention, where a set has rows of both kinds.
     """
     groups, machines, target, seconds, log_sd, design = [], [], [], [], [], []
+    owners: list[PublishedRow] = []
     has_both = len({is_old_stack(row) for row in rows}) > 1
     for number, row in enumerate(rows):
         machine = Machine.of(specs[row.device_id], row.precision)
@@ -89,10 +124,34 @@ def published_observations(
             groups.append(group)
             machines.append(machine)
             target.append(number)
+            owners.append(row)
         seconds.append((row.batch or 1) / row.throughput_img_per_s)
         log_sd.append(PUBLISHED_LOG_SD if row.batch else UNSTATED_BATCH_LOG_SD)
         stack = [float(is_old_stack(row))] if has_both else []
         design.append([float(row.device_id == name) for name in offsets] + stack)
+    covariates = {
+        covariate_of(name): np.array([float(row.device_id == name) for row in owners])
+        for name in offsets
+    }
+    deviations = [
+        Deviation(coefficient=coefficient, covariate=covariate, log_sd=spread)
+        for covariate in covariates
+        for coefficient, spread in DEVICE_LOG_SD.items()
+    ]
+    if has_both:
+        covariates[OLD_STACK] = np.array([float(is_old_stack(row)) for row in owners])
+        deviations += [
+            Deviation(coefficient=coefficient, covariate=OLD_STACK, log_sd=spread)
+            for coefficient, spread in OLD_STACK_LOG_SD.items()
+        ]
+    _, *others = groups_present(rows)
+    for precisions in others:
+        covariate = precision_covariate(precisions)
+        covariates[covariate] = np.array([float(row.precision in precisions) for row in owners])
+        deviations += [
+            Deviation(coefficient=coefficient, covariate=covariate, log_sd=spread)
+            for coefficient, spread in PRECISION_LOG_SD.items()
+        ]
     return Observations(
         work=Work.of(groups),
         rates=Rates.of(machines),
@@ -101,7 +160,25 @@ def published_observations(
         log_sd=np.array(log_sd),
         design=np.array(design),
         devices=len(offsets),
+        covariates=covariates,
+        deviations=tuple(deviations),
     )
+
+
+def groups_present(rows: Sequence[PublishedRow]) -> tuple[tuple[Precision, ...], ...]:
+    """Groups of precisions that rows were timed at, in the order of `PRECISION_GROUPS`."""
+    there = {row.precision for row in rows}
+    return tuple(group for group in PRECISION_GROUPS if there & set(group))
+
+
+def precision_covariate(precisions: tuple[Precision, ...]) -> str:
+    """The covariate that is 1 at these precisions and 0 at others."""
+    return f"precision:{precisions[0]}"
+
+
+def covariate_of(device_id: str) -> str:
+    """The covariate that is 1 on a device and 0 elsewhere."""
+    return f"device:{device_id}"
 
 
 def is_old_stack(row: PublishedRow) -> bool:
@@ -157,53 +234,86 @@ def _fits_of_set(
     specs: Mapping[str, DeviceSpec],
     made_by: str,
 ) -> list[Fit]:
-    beliefs = prior(device_class)
+    """Fits of one class and runtime: for each group of precisions one, and one a device."""
     posterior, names = class_posterior(rows, specs, device_class)
+    fits: list[Fit] = []
+    for number, precisions in enumerate(groups_present(rows)):
+        own = np.array([row.precision in precisions for row in rows])
+        at = {precision_covariate(precisions): 1.0} if number else {}
+        suffix = f"-{precisions[0]}" if number else ""
+        fits += _fits_at(
+            device_class, runtime, rows, specs, made_by, posterior, names, own, at, suffix
+        )
+    return fits
+
+
+def _fits_at(
+    device_class: str,
+    runtime: Runtime,
+    rows: Sequence[PublishedRow],
+    specs: Mapping[str, DeviceSpec],
+    made_by: str,
+    posterior: Posterior,
+    names: tuple[str, ...],
+    at_precision: NDArray[np.bool_],
+    at: Mapping[str, float],
+    suffix: str,
+) -> list[Fit]:
+    beliefs = prior(device_class)
     is_old = np.array([is_old_stack(row) for row in rows])
     between = between_devices_log_sd(posterior, len(names))
+    covariance = posterior.covariance_at(at)
+    here = [row for row, mine in zip(rows, at_precision, strict=True) if mine]
+    today = at_precision & (~is_old | is_old[at_precision].all())
     whole_class = Fit(
-        name=f"class-{device_class}-{runtime}",
+        name=f"class-{device_class}-{runtime}{suffix}",
         device_id="",
         scope="class",
         device_class=device_class,
         families=tuple(sorted({specs[name].family for name in names})),
         runtime=runtime,
-        precisions=tuple(sorted({row.precision for row in rows})),
-        coefficients=coefficients_of(posterior, beliefs),
-        covariance=covariance_of(posterior),
+        precisions=tuple(sorted({row.precision for row in here})),
+        coefficients=coefficients_of(posterior.values_at(at), covariance, beliefs),
+        covariance=tuple_of(covariance),
         # Today's software is what a buyer runs; older rows say how launches and devices differ.
-        residual_log_sd=spread_of(posterior.residuals[~is_old | is_old.all()]),
+        residual_log_sd=spread_of(posterior.residuals[today]),
         # A stack that no row ran is as unknown as it was before.
         device_log_sd=math.hypot(between, STACK_LOG_SD) if is_old.all() else between,
-        points=len(rows),
-        measurements=names,
-        provenance=f"{len(rows)} published measurements of {', '.join(names)}",
+        points=len(here),
+        measurements=tuple(sorted({row.device_id for row in here})),
+        provenance=f"{len(here)} published measurements of "
+        + ", ".join(sorted({row.device_id for row in here})),
         made_by=made_by,
-        domain=range_of(published_workload(row) for row in rows),
+        domain=range_of(published_workload(row) for row in here),
     )
-    if is_old.all():
-        return [whole_class]
     fits = [whole_class]
+    if is_old.all():
+        return fits
     for number, name in enumerate(names):
-        own = np.array([row.device_id == name for row in rows])
+        own = at_precision & np.array([row.device_id == name for row in rows])
+        if not own.any():
+            continue
         stack = abs(float(posterior.stacks[0])) if is_old[own].all() else 0.0
         if stack > LARGEST_STACK_GAP:
             continue
-        shift = float(posterior.offsets[number]) if len(names) > 1 else 0.0
         spread = spread_of(posterior.residuals[own])
         if own.sum() < FEW_ROWS:
             spread = max(spread, whole_class.residual_log_sd)
+        offset = number if len(names) > 1 else None
+        jacobian = _map_to_device(posterior, offset, {**at, covariate_of(name): 1.0})
+        logs, covariance = jacobian @ posterior.point, jacobian @ posterior.covariance @ jacobian.T
+        values = dict(zip(posterior.names, map(float, np.exp(logs)), strict=True))
         changes = {
-            "name": f"device-{name}-{runtime}",
+            "name": f"device-{name}-{runtime}{suffix}",
             "device_id": name,
             "scope": "device",
             "families": (specs[name].family,),
             "precisions": tuple(
                 sorted({row.precision for row, mine in zip(rows, own, strict=True) if mine})
             ),
-            "coefficients": tuple(_slower(each, shift) for each in whole_class.coefficients),
+            "coefficients": coefficients_of(values, covariance, beliefs),
             "residual_log_sd": math.hypot(spread, stack),
-            "covariance": _covariance_of_device(posterior, number if len(names) > 1 else None),
+            "covariance": tuple_of(covariance),
             "device_log_sd": 0.0,
             "points": int(own.sum()),
             "measurements": (name,),
@@ -213,29 +323,24 @@ def _fits_of_set(
     return fits
 
 
-def _slower(coefficient: Coefficient, log_shift: float) -> Coefficient:
-    """The coefficient of a device that takes e^shift times as long."""
-    factor = math.exp(_sign_of(coefficient.name) * log_shift)
-    return Coefficient(**{**coefficient.model_dump(), "value": coefficient.value * factor})
+# A share of another efficiency does not answer to the device's offset itself.
+RELATIVE = ("convolution_efficiency",)
 
 
-def _sign_of(name: str) -> float:
+def sign_of(name: str) -> float:
     """How a coefficient answers to a device's log offset: efficiencies fall as times rise."""
-    return {"call_s": 1.0, "gemm_half": 0.0}.get(name, -1.0)
+    if name.endswith("_s"):
+        return 1.0
+    return -1.0 if name.endswith("_efficiency") and name not in RELATIVE else 0.0
 
 
-def _covariance_of_device(
-    posterior: Posterior, number: int | None
-) -> tuple[tuple[float, ...], ...]:
-    """Covariance of a device's own coefficients: J Σ Jᵀ with J = [1 | sign].
+def _map_to_device(posterior: Posterior, number: int | None, at: Mapping[str, float]) -> Array:
+    """The matrix from all logarithms to those of a device's own coefficients.
 
-    Coefficients and offset are known better together than each alone.
+    Coefficients, deviations and offset are known better together than each alone.
     """
-    if number is None:
-        return covariance_of(posterior)
-    size = len(posterior.names)
-    kept = [*range(size), size + number]
-    signs = np.array([[_sign_of(name)] for name in posterior.names])
-    jacobian = np.hstack([np.eye(size), signs])
-    own = jacobian @ posterior.covariance[np.ix_(kept, kept)] @ jacobian.T
-    return tuple(tuple(float(x) for x in row) for row in own)
+    jacobian = posterior.map_at(at)
+    if number is not None:
+        offset = len(posterior.names) + len(posterior.shifts) + number
+        jacobian[:, offset] = [sign_of(each) for each in posterior.names]
+    return jacobian

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from costmodel.discrepancy import FEATURES, features_of_group, log_correction
 from costmodel.energy import energy_j_per_image, power_w
 from costmodel.latency import (
     COEFFICIENTS,
@@ -81,7 +82,14 @@ def forecast(workload: Workload, device: DeviceSpec, fits: Sequence[Fit]) -> Pre
     check_coefficients(reach.fit)
     coefficients = {each.name: each.value for each in reach.fit.coefficients}
     groups = groups_of(workload, host_runs_ahead=reach.machine.host_runs_ahead)
-    shares = shares_s(groups, reach.machine, coefficients)
+    setting = setting_for(workload, reach.fit)
+    factors = np.array(
+        [
+            math.exp(log_correction(reach.fit.discrepancy, features_of_group(group, setting)))
+            for group in groups
+        ]
+    )
+    shares = shares_s(groups, reach.machine, coefficients, factors)
     total_s = math.fsum(seconds for _, seconds, _ in shares)
     far = extrapolation(workload, reach.fit)
     host_share = math.fsum(s for _, s, bound in shares if bound == "host") / total_s
@@ -91,6 +99,7 @@ def forecast(workload: Workload, device: DeviceSpec, fits: Sequence[Fit]) -> Pre
         _coefficient_variance(groups, reach.machine, reach.fit, coefficients)
         + reach.fit.residual_log_sd**2
         + reach.fit.device_log_sd**2
+        + reach.fit.drift_log_sd**2
         + reach.extra_log_sd**2
         + host_log_sd**2
         + sum(EXTRAPOLATION_LOG_SD * distance for distance in far.values()) ** 2
@@ -102,6 +111,12 @@ def forecast(workload: Workload, device: DeviceSpec, fits: Sequence[Fit]) -> Pre
     if isinstance(fits_in, float) and fits_in < LEAST_FIT:
         return _too_large(peak, device)
     assumptions = list(reach.assumptions)
+    if reach.fit.drift_log_sd > reach.fit.residual_log_sd:
+        drift = math.expm1(NORMAL_90 * reach.fit.drift_log_sd)
+        assumptions.append(
+            f"that machine is shared: its own speed wanders by ±{drift:.0%} from run to run, which "
+            "is in the interval"
+        )
     if isinstance(fits_in, float) and fits_in < SAFE_FIT:
         assumptions.append(f"may not fit in the device's memory: P(fits) is {fits_in:.0%}")
     if is_other_host and host_share > 0.1:
@@ -138,6 +153,12 @@ def forecast(workload: Workload, device: DeviceSpec, fits: Sequence[Fit]) -> Pre
     )
 
 
+def setting_for(workload: Workload, fit: Fit) -> dict[str, float]:
+    """What the operators of `workload` do not say and the residuals of `fit` depend on."""
+    threads = 1 if fit.environment is None else fit.environment.threads
+    return {"half": float(workload.precision != "fp32"), "threads": math.log2(threads)}
+
+
 def _too_large(peak: Estimate, device: DeviceSpec) -> Refusal:
     has = "" if isinstance(device.memory_bytes, Unknown) else shown(device.memory_bytes.value, "B")
     return Refusal(
@@ -155,8 +176,6 @@ def log_normal(value: float, log_sd: float) -> Estimate:
 
 def reach_of(workload: Workload, device: DeviceSpec, fits: Sequence[Fit]) -> Reach | Refusal:
     """The nearest fit: this machine, then this device as published, then its class."""
-    if workload.architecture.keys_and_values != "recursion-wise":
-        return Refusal(device_id=device.id, reason="recursive KV sharing is not modelled yet")
     try:
         peak = device.peak_for(workload.precision)
     except ValueError as error:
@@ -178,7 +197,7 @@ def reach_of(workload: Workload, device: DeviceSpec, fits: Sequence[Fit]) -> Rea
     fit = min(
         usable,
         key=lambda each: (
-            ("machine", "device", "class").index(each.scope),
+            ("machine", "timed", "device", "class").index(each.scope),
             workload.precision not in each.precisions,
         ),
     )
@@ -209,12 +228,17 @@ def reach_of(workload: Workload, device: DeviceSpec, fits: Sequence[Fit]) -> Rea
 
 
 def check_coefficients(fit: Fit) -> None:
-    """Raise CorruptFile where a stored fit has other coefficients than this model reads."""
+    """Raise CorruptFile where a stored fit has other numbers than this model reads."""
     names = {each.name for each in fit.coefficients}
     if names != set(COEFFICIENTS):
         raise CorruptFile(
             f"fit {fit.name} has the coefficients {', '.join(sorted(names))}; wanted "
             f"{', '.join(COEFFICIENTS)}: fit again with `python -m costmodel.fit`"
+        )
+    if fit.discrepancy is not None and fit.discrepancy.features != FEATURES:
+        raise CorruptFile(
+            f"fit {fit.name} has the features {', '.join(fit.discrepancy.features)}; wanted "
+            f"{', '.join(FEATURES)}: fit again with `python -m costmodel.fit`"
         )
 
 
@@ -233,7 +257,7 @@ def device_of(fit: Fit) -> DeviceSpec:
 
     unknown = Unknown(reason="not measured, and no data sheet names this machine")
     return DeviceSpec(
-        id=fit.environment.device_id,
+        id=fit.device_id,
         name=fit.environment.device_name,
         device_class="cpu" if fit.environment.kind == "cpu" else "dc_gpu",
         family=fit.environment.device_name,
@@ -287,6 +311,10 @@ def _speaks_for(fit: Fit, device: DeviceSpec, runtime: Runtime, precision: Preci
         return False
     if fit.scope == "class":
         return _is_of_class(fit, device)
+    # Fewer threads are another machine.
+    own = fit.environment
+    if own is not None and own.kind == "cpu" and own.threads != device.parallel_units:
+        return False
     # A machine's shares are of what its own kernels reached at that precision.
     if fit.rates is not None and isinstance(fit.rates.peak_flop_per_s(precision), Unknown):
         return False
@@ -303,7 +331,10 @@ def _precisions(fit: Fit) -> tuple[Precision, ...]:
 
 def _tier_of(fit: Fit, device: DeviceSpec) -> tuple[Tier, str]:
     if fit.scope == "machine":
-        return "calibrated", f"{fit.points} points measured on this machine"
+        where = fit.device_id if fit.environment is None else fit.environment.device_name
+        return "calibrated", f"{fit.points} points measured on {where} ({fit.device_id})"
+    if fit.scope == "timed":
+        return "calibrated", f"{fit.points} timings of your own on {device.name}"
     if fit.scope == "device":
         return "anchored", f"{fit.points} published measurements of {device.name}"
     seen = "seen" if device.family in fit.families else "not seen"

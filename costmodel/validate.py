@@ -7,26 +7,40 @@ from typing import Annotated
 import typer
 
 from costmodel.accuracy import (
+    ANOTHER_OCCASION,
     family_pairs,
     machine_pairs,
     noise_floor,
     occasion_gap,
     occasion_pairs,
+    ranking_of,
     row_pairs,
     summary_of,
 )
-from costmodel.calibration import TooFewPoints, by_precision, usable_points
+from costmodel.points import Points, by_name, drift_log_sd, usable_points, with_peaks
+from costmodel.splits import (
+    SELECTIONS,
+    cpu_pairs,
+    kernel_rows,
+    learning_rows,
+    memory_pairs,
+    noise_of,
+    published_rows,
+)
 from domain.catalogue import devices, published
 from domain.complaint import Complaint
 from domain.fit import HeldOut, Validation, ValidationRow
+from domain.kernels import gemm_rows
 from domain.measurement import Measurement
 from domain.shell import emit, format_named, run_shell, warn
 from domain.store import (
+    COMPACT_JOURNAL,
     newest_journal,
     read_journal,
     reference_again,
     reference_journal,
     reference_root,
+    reference_sweeps,
     results_root,
     save,
     unread_tail,
@@ -57,13 +71,17 @@ def validate(
 ) -> None:
     """Held-out error, coverage and repeat-to-repeat noise, by split."""
     shape = format_named(format)
-    path = newest_journal(journal)
     if reference and journal is None:
-        path, again = reference_journal(), again or reference_again()
-    pairs, rows = own_accuracy(_read(path), None if again is None else _read(newest_journal(again)))
+        pairs, rows = reference_accuracy()
+    else:
+        path = newest_journal(journal)
+        later = None if again is None else _read(newest_journal(again))
+        pairs, rows = own_accuracy(_read(path), later)
     if not own_only:
         others = row_pairs(published(), devices()) + family_pairs(published(), devices())
         pairs, rows = [*pairs, *others], [*rows, *summary_of(others, None)]
+        rows += [ranking_row(others)]
+        rows += published_rows(published(), devices()) + kernel_rows(gemm_rows(), devices())
     table = [row.model_dump(mode="json") for row in rows]
     folder = reference_root() if reference else results_root() / "predictions"
     save(Validation(rows=tuple(rows), pairs=tuple(pairs)), folder / "validation_pairs.json")
@@ -71,42 +89,78 @@ def validate(
     emit(rendered(table, shape), output)
 
 
+def reference_accuracy() -> tuple[list[HeldOut], list[ValidationRow]]:
+    """Pairs and rows of the committed sweeps: all occasions and threads of one machine together.
+
+    Another occasion is judged by the wall clock, by a fit of the first occasion of that many
+    threads alone.
+    """
+    sweeps = {path.name: _read(path / COMPACT_JOURNAL) for path in reference_sweeps()}
+    points = usable_points(run for sweep in sweeps.values() for run in sweep)
+    pairs: list[HeldOut] = []
+    rows: list[ValidationRow] = []
+    for split, members in cpu_pairs(points).items():
+        own = {pair.point: points[pair.point] for pair in members}
+        # A split that selects from the first one has rows of its own, no pairs.
+        pairs += [] if split in SELECTIONS else members
+        rows += summary_of(members, noise_of(own))
+    memory = memory_pairs(points)
+    rows += [*summary_of(memory, None), *learning_rows(points)]
+    _, occasions = own_accuracy(_read(reference_journal()), _read(reference_again()))
+    rows += [row for row in occasions if row.split.startswith(ANOTHER_OCCASION)]
+    return [*pairs, *memory], rows
+
+
 def own_accuracy(
     measurements: Sequence[Measurement], again: Sequence[Measurement] | None
 ) -> tuple[list[HeldOut], list[ValidationRow]]:
-    """Pairs and rows of one machine, each precision for itself; `again` is another occasion of it.
+    """Pairs and rows of one machine, all precisions fitted together; `again` is another occasion.
 
     A precision that cannot be fitted is left out with a warning. Raises TooFewPoints where none
     can be, Complaint where the other occasion has no point of the same machine.
     """
-    pairs: list[HeldOut] = []
-    rows: list[ValidationRow] = []
-    later = {} if again is None else by_precision(again)
-    left_out: list[str] = []
-    for precision, alike in by_precision(measurements).items():
-        points = usable_points(alike)
-        try:
-            own = machine_pairs(points)
-        except TooFewPoints as complaint:
-            left_out.append(f"{precision} was not judged: {complaint}")
-            continue
-        pairs += own
-        rows += summary_of(own, noise_floor(points))
-        if precision in later:
-            repeated = of_same_machine(usable_points(later[precision]), points)
-            other = occasion_pairs(own, repeated)
-            pairs += other
-            rows += summary_of(other, occasion_gap(points, repeated))
-    if not rows:
-        raise TooFewPoints("; ".join(left_out))
+    points, left_out = with_peaks(usable_points(measurements))
+    pairs = machine_pairs(points)
+    rows = []
+    for split in dict.fromkeys(pair.split for pair in pairs):
+        members = [pair for pair in pairs if pair.split == split]
+        own = {pair.point: points[pair.point] for pair in members}
+        rows += summary_of(members, noise_floor(own))
+    if again is not None:
+        # What a user feels: seconds of the clock, with the machine's drift in the interval.
+        repeated = of_same_machine(by_name(again), points)
+        other = occasion_pairs(pairs, repeated, drift_log_sd(measurements))
+        for split in dict.fromkeys(pair.split for pair in other):
+            members = [pair for pair in other if pair.split == split]
+            first = {pair.point: by_name(measurements)[pair.point] for pair in members}
+            rows += summary_of(members, occasion_gap(first, repeated))
+        pairs += other
     for sentence in left_out:
         warn(sentence)
     return pairs, rows
 
 
-def of_same_machine(
-    later: dict[str, list[Measurement]], points: dict[str, list[Measurement]]
-) -> dict[str, list[Measurement]]:
+def ranking_row(pairs: Sequence[HeldOut]) -> ValidationRow:
+    """How often two devices are ranked as measured, from their data sheets: Kendall's tau.
+
+    The row's error is 1 − τ, over pairs of devices that ran one workload.
+    """
+    tau, count = ranking_of(pairs)
+    return ValidationRow(
+        split="ranking-of-devices",
+        quantity="one-minus-kendall-tau",
+        tier="spec-only",
+        n=count,
+        median_abs_error=1 - tau,
+        p90_abs_error=1 - tau,
+        signed_error=tau - 1,
+        coverage_90=1.0,
+        half_width=0.0,
+        noise_floor=None,
+    )
+
+
+def of_same_machine(later: Points, points: Points) -> Points:
     """`later`, where it is of the same machine as `points` and shares one of them."""
     one, other = (next(iter(each.values()))[0].environment for each in (points, later))
     if one.key() != other.key():

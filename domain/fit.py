@@ -23,7 +23,7 @@ class Coefficient(Record):
     """One positive physical coefficient. `log_sd` is the posterior spread of its logarithm.
 
     `is_identified`: the data narrowed it to half of the prior's spread or less; otherwise it is
-    little more than the prior.
+    little more than the prior. `prior_log_sd` is that spread before the data.
     """
 
     name: Identifier
@@ -31,6 +31,28 @@ class Coefficient(Record):
     unit: str
     log_sd: Annotated[float, Field(ge=0)]
     is_identified: bool
+    prior_log_sd: Positive | None = None
+
+
+class Discrepancy(Record):
+    """What neighbours of a workload took beside the equations: a process's points and weights.
+
+    `points` are in the order of `features`; `weights` one a point.
+    """
+
+    features: tuple[Identifier, ...]
+    points: tuple[tuple[Annotated[float, Field(ge=-1e3, le=1e3)], ...], ...]
+    weights: tuple[Annotated[float, Field(ge=-1e6, le=1e6)], ...]
+
+    @model_validator(mode="after")
+    def _one_row_a_weight(self) -> Self:
+        if len(self.points) != len(self.weights):
+            raise ValueError(
+                f"wanted one weight a point, got {len(self.points)} and {len(self.weights)}"
+            )
+        if any(len(row) != len(self.features) for row in self.points):
+            raise ValueError(f"wanted {len(self.features)} numbers in every point")
+        return self
 
 
 class Fit(Record):
@@ -38,13 +60,14 @@ class Fit(Record):
 
     `covariance` is of the logarithms, in the order of `coefficients`. `residual_log_sd` is the
     spread left over between the model and a workload. `device_log_sd` is the spread between devices of the
-    class, which a prediction for an unseen device carries in addition.
+    class, which a prediction for an unseen device carries in addition; `drift_log_sd` how far a
+    shared machine's own speed wanders from run to run.
     """
 
-    format: Literal[1] = 1
+    format: Literal[1, 2] = 2
     name: Identifier
     device_id: str
-    scope: Literal["machine", "device", "class"]
+    scope: Literal["machine", "timed", "device", "class"]
     device_class: str
     families: tuple[str, ...] = ()
     runtime: Runtime
@@ -56,6 +79,8 @@ class Fit(Record):
     residual_log_sd: Positive
     device_log_sd: Annotated[float, Field(ge=0)] = 0.0
     noise_log_sd: Annotated[float, Field(ge=0)] = 0.0
+    drift_log_sd: Annotated[float, Field(ge=0)] = 0.0
+    discrepancy: Discrepancy | None = None
     points: PositiveCount
     measurements: tuple[str, ...]
     provenance: Sentence

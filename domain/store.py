@@ -38,7 +38,8 @@ REFERENCE_AGAIN = f"sweeps/2-b/{COMPACT_JOURNAL}"
 
 # Measurement format 1: the first. 2: subject, conditions, host seconds, switches, memory levels,
 # energy windows.
-# Fit format 1: the first.
+# Fit format 1: the first. 2: other coefficients, their prior spreads, what neighbours share, a
+# machine's drift, the scope `timed`.
 
 
 def results_root() -> Path:
@@ -149,6 +150,13 @@ def reference_journal() -> Path:
 def reference_again() -> Path:
     """The committed journal of another occasion, on which the reference fits are judged too."""
     return reference_root() / REFERENCE_AGAIN
+
+
+def reference_sweeps() -> tuple[Path, ...]:
+    """Folders of the committed sweeps: one machine, several threads and occasions."""
+    return tuple(
+        sorted(path.parent for path in reference_root().glob(f"sweeps/*/{COMPACT_JOURNAL}"))
+    )
 
 
 def read_limited(path: Path, most_bytes: int) -> bytes:

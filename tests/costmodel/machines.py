@@ -12,11 +12,24 @@ from domain.workload import Workload
 
 LAW = {
     "gemm_efficiency": 0.8,
-    "gemm_half": 400.0,
+    "inner_step_s": 2e-10,
+    "rows_half": 8.0,
+    "inner_half": 6.0,
+    "columns_half": 15.0,
+    "convolution_efficiency": 0.6,
     "attention_efficiency": 0.35,
+    "attention_half": 15.0,
     "traffic_efficiency": 0.7,
+    "norm_efficiency": 0.9,
+    "activation_efficiency": 0.7,
     "elementwise_efficiency": 1.2,
+    "gather_efficiency": 0.4,
+    "cache_reach": 1.0,
     "call_s": 8e-6,
+    "attention_call_s": 1.2e-5,
+    "gather_call_s": 1.5e-5,
+    "convolution_call_s": 8e-5,
+    "stage_s": 2.5e-5,
 }
 RATES = Rates(gemm_flop_per_s=1e11, copy_bytes_per_s=2e10, gemm_bf16_flop_per_s=3e11)
 ENVIRONMENT = Environment(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from costmodel.latency import Machine, Rates, Work, group_s, groups_of, prior
-from costmodel.regression import Observations, posterior_of, spread_of
+from costmodel.regression import Deviation, Observations, posterior_of, spread_of
 from domain.architecture import Architecture
 from domain.routing import RoutingDistribution
 from domain.workload import Workload
@@ -12,11 +12,24 @@ from domain.workload import Workload
 MACHINE = Machine(peak_flop_per_s=1e11, memory_bytes_per_s=2e10, units=2.0, host_runs_ahead=False)
 TRUTH = {
     "gemm_efficiency": 0.7,
-    "gemm_half": 500.0,
+    "inner_step_s": 2e-10,
+    "rows_half": 8.0,
+    "inner_half": 6.0,
+    "columns_half": 15.0,
+    "convolution_efficiency": 0.6,
     "attention_efficiency": 0.3,
+    "attention_half": 15.0,
     "traffic_efficiency": 0.6,
+    "norm_efficiency": 0.9,
+    "activation_efficiency": 0.7,
     "elementwise_efficiency": 1.4,
+    "gather_efficiency": 0.4,
+    "cache_reach": 1.0,
     "call_s": 9e-6,
+    "attention_call_s": 1.2e-5,
+    "gather_call_s": 1.5e-5,
+    "convolution_call_s": 8e-5,
+    "stage_s": 2.5e-5,
 }
 
 
@@ -54,10 +67,59 @@ def observations(shift_of_device=(0.0,), noise=0.0):
     )
 
 
-def test_noiseless_data_give_the_coefficients_back():
-    vague = {name: (median, 10.0) for name, (median, _) in prior("cpu").items()}
-    found = posterior_of(observations(), vague).values
-    assert found == pytest.approx(TRUTH, rel=0.02)
+def test_noiseless_data_give_the_seconds_back_and_what_they_identify():
+    seen = observations()
+    posterior = posterior_of(seen, prior("cpu"))
+    assert np.abs(posterior.residuals).max() < 0.02
+    # Sizes of one kind of network do not tell every coefficient from every other.
+    deviations = np.sqrt(np.diag(posterior.covariance))
+    for name, deviation in zip(posterior.names, deviations, strict=True):
+        if deviation < 0.02:
+            assert posterior.values[name] == pytest.approx(TRUTH[name], rel=0.1), name
+
+
+def test_slopes_are_those_of_the_seconds():
+    seen = observations()
+    logs = {name: np.log(value) for name, value in TRUTH.items()}
+    slopes = seen.log_slopes(logs, np.zeros(0))
+    for column, name in enumerate(logs):
+        moved = seen.predicted_s({**logs, name: logs[name] + 1e-4}, np.zeros(0))
+        there = np.log(moved / seen.predicted_s(logs, np.zeros(0))) / 1e-4
+        assert slopes[:, column] == pytest.approx(there, abs=1e-3)
+
+
+def test_an_observation_that_is_not_believed_moves_nothing():
+    seen = observations(noise=0.01)
+    left_out = np.arange(len(seen.seconds)) == 5
+    seconds = np.where(left_out, seen.seconds * 10, seen.seconds)
+    wild = Observations(**{**vars(seen), "seconds": seconds})
+    calm, shaken = (
+        posterior_of(each.without(left_out), prior("cpu")).log_values for each in (seen, wild)
+    )
+    assert shaken == pytest.approx(calm, abs=1e-6)
+
+
+def test_a_deviation_is_found_where_its_covariate_is_one():
+    seen = observations()
+    is_other = (np.arange(seen.work.groups) % 2).astype(float)
+    other = {**TRUTH, "gemm_efficiency": TRUTH["gemm_efficiency"] * np.exp(-0.3 * is_other)}
+    known = Observations(
+        **{
+            **vars(seen),
+            "seconds": group_s(seen.work, seen.rates, other),
+            "target": np.arange(seen.work.groups),
+            "log_sd": np.full(seen.work.groups, 0.02),
+            "design": np.zeros((seen.work.groups, 0)),
+            "covariates": {"other": is_other},
+            "deviations": (
+                Deviation(coefficient="gemm_efficiency", covariate="other", log_sd=1.0),
+            ),
+        }
+    )
+    posterior = posterior_of(known, prior("cpu"))
+    assert posterior.shifts == pytest.approx([-0.3], abs=0.03)
+    here, there = (posterior.values_at({"other": each})["gemm_efficiency"] for each in (0.0, 1.0))
+    assert there / here == pytest.approx(np.exp(-0.3), rel=0.03)
 
 
 def test_noisy_data_give_coefficients_within_their_own_spread():

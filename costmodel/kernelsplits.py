@@ -1,0 +1,145 @@
+"""Published matrix products, a GPU family left out: how far data sheets and eight timings reach. Pure."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from costmodel.anchoring import Belief, belief_after
+from costmodel.discrepancy import NUGGET_LOG_SD
+from costmodel.latency import Array, Machine, Rates, Work, prior
+from costmodel.operators import Operator
+from costmodel.published import DEVICE_LOG_SD, sign_of
+from costmodel.regression import Deviation, Observations, posterior_of
+from domain.device import DeviceSpec
+from domain.kernels import SITES, WIDTHS, GemmRow, sites_of
+
+# What tiles and waves, which are not modelled, make of a product; neighbours share it.
+PRODUCT_LOG_SD = 0.12
+# What two GPU families may differ by, beside their data sheets, before a third is seen.
+FAMILY_LOG_SD = 0.25
+# Graphs launch without a host: a product's own start is a few microseconds.
+GRAPH_CALL_S = (1e-6, 0.7)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Blocks:
+    """The four products of a layer, summed, for every row count and width of one device."""
+
+    device_id: str
+    observations: Observations
+    features: Array
+
+
+def blocks_of(rows: Sequence[GemmRow], device: DeviceSpec) -> Blocks:
+    """Blocks of `rows`, which are of `device`."""
+    machine = _machine(device)
+    groups, seconds, features = [], [], []
+    for row in rows:
+        at = dict(zip(SITES, row.seconds, strict=True))
+        for width in WIDTHS:
+            sites = sites_of(width)
+            groups.append(tuple(_product(row.rows, *site) for site in sites))
+            seconds.append(math.fsum(at[site] for site in sites))
+            features.append((math.log(row.rows), math.log(width)))
+    return Blocks(
+        device_id=device.id,
+        observations=Observations(
+            work=Work.of(groups),
+            rates=Rates.of([machine] * len(groups)),
+            target=np.arange(len(groups)),
+            seconds=np.array(seconds),
+            log_sd=np.full(len(groups), PRODUCT_LOG_SD),
+            design=np.zeros((len(groups), 0)),
+            devices=0,
+        ),
+        features=np.array(features),
+    )
+
+
+def belief_from(blocks: Sequence[Blocks]) -> Belief:
+    """What products of a device not among `blocks` are believed to take."""
+    stacked = _stacked(blocks)
+    beliefs = {**prior("gpu"), "call_s": GRAPH_CALL_S}
+    posterior = posterior_of(stacked, beliefs, offset_log_sd=FAMILY_LOG_SD)
+    names = posterior.names
+    signs = np.array([sign_of(name) for name in names])
+    own = np.array([_own_log_sd(name) for name in names])
+    between = np.diag(own**2) + FAMILY_LOG_SD**2 * np.outer(signs, signs)
+    return Belief(
+        names=names,
+        log_values=posterior.log_values,
+        covariance=posterior.covariance_at({}) + between,
+    )
+
+
+def predicted_log_s(belief: Belief, blocks: Blocks) -> Array:
+    """Logarithms of seconds of every block."""
+    logs = dict(zip(belief.names, belief.log_values, strict=True))
+    return np.log(blocks.observations.predicted_s(logs, np.zeros(0)))
+
+
+def predicted_after(belief: Belief, blocks: Blocks, rows: np.ndarray) -> Array:
+    """The same by a belief that has seen the blocks `rows`, and neighbours' share of the rest."""
+    after, left_over = belief_after(belief, blocks.observations.only(rows))
+    near = _kernel(blocks.features, blocks.features[rows])
+    among = near[rows] + NUGGET_LOG_SD**2 * np.eye(len(rows))
+    return predicted_log_s(after, blocks) + near @ np.linalg.solve(among, left_over)
+
+
+def _kernel(one: Array, other: Array) -> Array:
+    squares = ((one[:, None, :] - other[None, :, :]) ** 2).sum(axis=2)
+    return np.asarray(PRODUCT_LOG_SD**2 * np.exp(-squares / 2))
+
+
+def _own_log_sd(name: str) -> float:
+    return {**DEVICE_LOG_SD, "inner_step_s": 0.5, "traffic_efficiency": 0.3, "call_s": 0.5}.get(
+        name, 0.0
+    )
+
+
+def _stacked(blocks: Sequence[Blocks]) -> Observations:
+    parts = [each.observations for each in blocks]
+    sizes = [len(part.seconds) for part in parts]
+    starts = np.cumsum([0, *sizes[:-1]])
+    covariates: Mapping[str, Array] = {
+        each.device_id: np.repeat([float(each is other) for other in blocks], sizes)
+        for each in blocks
+    }
+    return Observations(
+        work=Work.joined([part.work for part in parts]),
+        rates=Rates.joined([part.rates for part in parts]),
+        target=np.concatenate(
+            [part.target + start for part, start in zip(parts, starts, strict=True)]
+        ),
+        seconds=np.concatenate([part.seconds for part in parts]),
+        log_sd=np.concatenate([part.log_sd for part in parts]),
+        design=np.stack(list(covariates.values()), axis=1),
+        devices=len(blocks),
+        covariates=covariates,
+        deviations=tuple(
+            Deviation(coefficient=name, covariate=each.device_id, log_sd=_own_log_sd(name))
+            for each in blocks
+            for name in ("gemm_efficiency", "inner_step_s", "traffic_efficiency", "call_s")
+        ),
+    )
+
+
+def _machine(device: DeviceSpec) -> Machine:
+    machine = Machine.of(device, "bf16")
+    return Machine(**{**vars(machine), "host_runs_ahead": False})
+
+
+def _product(rows: int, columns: int, inner: int) -> Operator:
+    return Operator(
+        stage="block",
+        name="product",
+        family="gemm",
+        flop=2.0 * rows * inner * columns,
+        weight_bytes=2.0 * inner * columns,
+        moved_bytes=2.0 * rows * (inner + columns),
+        rows=rows,
+        inner=inner,
+        columns=columns,
+    )

@@ -1,0 +1,217 @@
+"""From runs to points: what is alike, at the machine's typical speed. Pure: records in, records out."""
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from costmodel.latency import Machine, measured_machine
+from domain.complaint import AllFailed
+from domain.measurement import Environment, Measurement
+from domain.measurement import Rates as SessionRates
+from domain.record import Unknown
+from domain.statistics import median, stage_medians
+
+Points = Mapping[str, Sequence[Measurement]]
+
+
+class TooFewPoints(AllFailed):
+    """Nothing can be fitted from so little."""
+
+
+def _usable(measurements: Iterable[Measurement]) -> list[Measurement]:
+    """Usable runs in their order; a recursion measured alone is no pass of a network."""
+    usable = [each for each in measurements if each.is_usable and each.subject == "network"]
+    if not usable:
+        raise TooFewPoints(
+            "no measurement with status ok or unstable; run `python -m profiler run`"
+        )
+    return usable
+
+
+def usable_points(measurements: Iterable[Measurement]) -> Points:
+    """Usable runs of each point of the newest machine and runtime, split by stage.
+
+    A point is what was run at one number of threads. Runs of different environments never lie in
+    one point; other threads of the same machine and software are other points. Samples are brought
+    to the machine's typical speed, see `at_typical_speed`. Raises TooFewPoints where none is left.
+    """
+    usable = _usable(measurements)
+    newest = usable[-1]
+    machine, runtime = machine_key(newest.environment), newest.workload.runtime
+    environments: dict[str, list[Measurement]] = defaultdict(list)
+    for each in usable:
+        is_alike = machine_key(each.environment) == machine and each.workload.runtime == runtime
+        if is_alike and each.depths:
+            environments[each.environment.key()].append(each)
+    points: dict[str, list[Measurement]] = defaultdict(list)
+    for alike in environments.values():
+        for measurement in at_typical_speed(alike):
+            points[name_of(measurement)].append(measurement)
+    return dict(points)
+
+
+def by_name(measurements: Iterable[Measurement]) -> Points:
+    """Usable runs of each point as the clock timed them."""
+    points: dict[str, list[Measurement]] = defaultdict(list)
+    for each in _usable(measurements):
+        points[name_of(each)].append(each)
+    return dict(points)
+
+
+def name_of(measurement: Measurement) -> str:
+    """The point and its number of threads."""
+    return f"{measurement.point}-{measurement.environment.threads}t"
+
+
+def configuration_of(measurement: Measurement) -> str:
+    """What was run, whatever the precision: points of one configuration are left out together."""
+    work = measurement.workload
+    return "|".join(
+        (work.architecture.key(), work.routing.key(), str(work.batch), work.executor, work.runtime)
+    )
+
+
+def machine_key(environment: Environment) -> str:
+    """The same for environments that differ only in their number of threads and where they sit."""
+    flags = tuple(flag for flag in environment.flags if flag[0] != "affinity")
+    return Environment(**{**dict(environment), "threads": 1, "flags": flags}).key()
+
+
+def machine_id(environment: Environment) -> str:
+    """The id of a measured machine: two CPUs that call themselves alike may not compute alike.
+
+    Two cores of "AMD EPYC" with AVX-512 and two without are different machines. A GPU is the one
+    of the catalogue, whatever its host.
+    """
+    if environment.kind != "cpu":
+        return environment.device_id
+    capability = dict(environment.flags).get("cpu_capability", "")
+    plain = re.sub(r"[^a-z0-9]+", "", capability.casefold())
+    return f"{environment.device_id}-{plain}" if plain else environment.device_id
+
+
+def at_typical_speed(measurements: Sequence[Measurement]) -> list[Measurement]:
+    """Each sample over the calibration kernel that ran beside it, times the kernel's median.
+
+    A shared machine drifts by tens of per cent in minutes, and the kernel drifts with it: the ratio
+    repeats better than the seconds. Records without a kernel beside every sample stay as they are.
+    The rates of sessions, measured at one moment each, become their medians.
+    """
+    kernels = [seconds for each in measurements for seconds in each.calibration_s]
+    typical_s = median(kernels) if kernels else 0.0
+    rates = typical_rates([each.rates for each in measurements])
+    return [
+        Measurement(
+            **{
+                **dict(each),
+                "rates": rates,
+                "samples_s": tuple(
+                    sample * typical_s / kernel
+                    for sample, kernel in zip(each.samples_s, each.calibration_s, strict=True)
+                )
+                if len(each.calibration_s) == len(each.samples_s)
+                else each.samples_s,
+            }
+        )
+        for each in measurements
+    ]
+
+
+def typical_rates(rates: Sequence[SessionRates]) -> SessionRates:
+    """The median of each rate over sessions; unknown where no session measured it."""
+    halves = [each.gemm_bf16_flop_per_s for each in rates]
+    known = [each for each in halves if not isinstance(each, Unknown)]
+    return SessionRates(
+        gemm_flop_per_s=median([each.gemm_flop_per_s for each in rates]),
+        copy_bytes_per_s=median([each.copy_bytes_per_s for each in rates]),
+        gemm_bf16_flop_per_s=median(known) if known else halves[0],
+    )
+
+
+def whole_s(runs: Sequence[Measurement]) -> float:
+    """Median over runs of the median wall seconds of a batch."""
+    return median([median(run.samples_s) for run in runs])
+
+
+def stage_s(runs: Sequence[Measurement], stage: str) -> float:
+    """Median over runs of a stage's seconds, scaled to the clean pass."""
+    return median(stages_of_runs_s(runs, stage))
+
+
+def stages_of_runs_s(runs: Sequence[Measurement], stage: str) -> list[float]:
+    """Of each run a stage's seconds, scaled to its clean pass."""
+    return [
+        stage_medians({each.stage: each.samples_s for each in run.depths}, run.samples_s)[stage]
+        for run in runs
+    ]
+
+
+def noise_log_sd(points: Points) -> float:
+    """Run-to-run log spread of the medians, pooled over points; 0 with one run a point."""
+    deviations = []
+    for runs in points.values():
+        logs = np.log([median(run.samples_s) for run in runs])
+        if len(logs) > 1:
+            deviations.append(float(np.var(logs, ddof=1)))
+    return math.sqrt(float(np.median(deviations))) if deviations else 0.0
+
+
+def drift_log_sd(measurements: Iterable[Measurement]) -> float:
+    """How far the machine's own speed wanders from run to run: log spread by the wall clock alone.
+
+    What a user feels at another hour, beside what the calibration kernel takes out. Mean over
+    points of the variance between runs; 0 with one run a point.
+    """
+    runs_of: dict[str, list[float]] = defaultdict(list)
+    for each in _usable(measurements):
+        runs_of[name_of(each)].append(math.log(median(each.samples_s)))
+    variances = [float(np.var(logs, ddof=1)) for logs in runs_of.values() if len(logs) > 1]
+    return math.sqrt(float(np.mean(variances))) if variances else 0.0
+
+
+def setting_of(measurement: Measurement) -> dict[str, float]:
+    """What a machine's coefficients may depend on: half precision, and doublings of threads."""
+    return {
+        "half": float(measurement.workload.precision != "fp32"),
+        "threads": math.log2(measurement.environment.threads),
+    }
+
+
+def machine_of(measurement: Measurement) -> Machine:
+    """The rates of the machine that a measurement was taken on, at its precision.
+
+    Raises TooFewPoints where none was measured at it: a share of another precision's peak would be
+    no efficiency.
+    """
+    precision = measurement.workload.precision
+    peak = measurement.rates.peak_flop_per_s(precision)
+    if isinstance(peak, Unknown):
+        raise TooFewPoints(
+            f"{precision} points were measured without the {precision} peak of the machine: "
+            f"{peak.reason}; measure them anew with `python -m profiler run`"
+        )
+    return measured_machine(
+        peak,
+        measurement.rates.copy_bytes_per_s,
+        measurement.environment.threads,
+        host_runs_ahead=measurement.environment.kind == "cuda",
+    )
+
+
+def with_peaks(points: Points) -> tuple[Points, tuple[str, ...]]:
+    """Points whose precision's peak was measured; and what is left out, in words."""
+    left_out: dict[str, None] = {}
+    kept: dict[str, Sequence[Measurement]] = {}
+    for name, runs in points.items():
+        try:
+            machine_of(runs[0])
+        except TooFewPoints as complaint:
+            left_out[f"{runs[0].workload.precision} was not fitted: {complaint}"] = None
+        else:
+            kept[name] = runs
+    if not kept:
+        raise TooFewPoints("; ".join(left_out))
+    return kept, tuple(left_out)

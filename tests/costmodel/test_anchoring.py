@@ -1,0 +1,190 @@
+"""A few timings narrow a device; what users say of it is read strictly."""
+
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from costmodel.anchoring import belief_after, belief_before, fit_with_timings
+from costmodel.own import (
+    SKELETON,
+    Timing,
+    device_from,
+    fits_with,
+    timing_from,
+    timings_from,
+    write_skeleton,
+)
+from costmodel.published import published_observations
+from costmodel.transfer import forecast
+from domain.catalogue import devices, published
+from domain.complaint import Complaint, CorruptFile
+from domain.prediction import Prediction
+from domain.store import stored_fits
+
+FITS = stored_fits()
+L4 = devices()["l4"]
+ASKED = timing_from("vit_base_patch16_224:bs32:fp16:eager=500").workload
+
+
+def predicted(workload=ASKED, fits=FITS, device=L4):
+    answer = forecast(workload, device, fits)
+    assert isinstance(answer, Prediction)
+    return answer
+
+
+def width_of(answer):
+    return answer.latency_s.high / answer.latency_s.low
+
+
+def test_timings_narrow_the_interval_and_raise_the_tier():
+    before = predicted()
+    took = before.latency_s.value * 1.2
+    after = predicted(fits=fits_with([Timing(workload=ASKED, seconds=took)], L4, FITS))
+    assert (before.tier, after.tier) == ("spec-only", "calibrated")
+    assert width_of(after) < width_of(before)
+    assert after.latency_s.value == pytest.approx(took, rel=0.05)
+
+
+def test_timings_that_the_class_expects_change_nothing_but_the_spread():
+    before = predicted()
+    after = predicted(
+        fits=fits_with([Timing(workload=ASKED, seconds=before.latency_s.value)], L4, FITS)
+    )
+    assert after.latency_s.value == pytest.approx(before.latency_s.value, rel=0.01)
+
+
+def test_a_timing_speaks_for_its_device_and_runtime_alone():
+    seconds = predicted().latency_s.value * 1.3
+    fits = fits_with([Timing(workload=ASKED, seconds=seconds)], L4, FITS)
+    other = devices()["t4"]
+    assert forecast(ASKED, other, fits) == forecast(ASKED, other, FITS)
+    engine = timing_from("vit_base_patch16_224:bs32:fp16:engine=900").workload
+    assert forecast(engine, L4, fits) == forecast(engine, L4, FITS)
+
+
+def test_four_rows_bring_published_rows_of_another_gpu_closer():
+    fit = next(fit for fit in FITS if fit.name == "class-gpu-eager")
+    rows = [row for row in published() if row.file == "timm_rtx3090.csv"][:60]
+    seen = published_observations(rows, devices(), ())
+    shifted = type(seen)(**{**vars(seen), "seconds": seen.seconds * 1.3})
+    before = belief_before(fit)
+
+    def misses(belief):
+        logs = dict(zip(belief.names, belief.log_values, strict=True))
+        return np.abs(np.log(shifted.seconds / shifted.predicted_s(logs, np.zeros(0))))
+
+    after, _ = belief_after(before, shifted.only(np.array([0, 20, 40, 59])))
+    assert np.median(misses(after)) < np.median(misses(before)) / 2
+    assert np.trace(after.covariance) < np.trace(before.covariance)
+
+
+def test_a_timing_in_another_unit_is_refused_with_what_was_expected():
+    with pytest.raises(Complaint, match="were expected: check its unit"):
+        fits_with([Timing(workload=ASKED, seconds=predicted().latency_s.value / 1000)], L4, FITS)
+
+
+def test_a_precision_without_units_cannot_be_anchored():
+    half = timing_from("vit_base_patch16_224:bs1:bf16:eager=100")
+    with pytest.raises(Complaint, match="bf16"):
+        fits_with([half], devices()["t4"], FITS)
+
+
+def test_the_anchor_s_form_gives_rate_or_milliseconds():
+    rate = timing_from("vit_base_patch16_224:bs32:fp16:engine=559")
+    assert rate.seconds == pytest.approx(32 / 559)
+    assert timing_from("vit_base_patch16_224:bs32:fp16:engine=57.25ms").seconds == 0.05725
+    larger = timing_from("vit_base_patch16_224:bs1:img384:fp16:eager=100")
+    assert larger.workload.architecture.tokens == 577
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "nonsense", "vit_base_patch16_224:bs0:fp16:eager=5", "vit_base_patch16_224:bs8:fp16=5",
+        "vit_base_patch16_224:bs8:fp16:eager=0", "vit_base_patch16_224:bs8:fp16:eager=nan",
+        "nobody:bs8:fp16:eager=5", "vit_base_patch16_224:bs8:fp99:eager=5",
+        "vit_base_patch16_224:bs8:fp16:eager=" + "9" * 50,
+    ],
+)  # fmt: skip
+def test_another_form_is_refused_in_a_sentence(text):
+    with pytest.raises(Complaint):
+        timing_from(text)
+
+
+def test_timings_come_from_a_table_too(tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text(
+        "model,batch_size,precision_id,runtime_id,throughput_img_per_s,img_size\n"
+        "vit_base_patch16_224,8,fp16,eager,400,\nvit_base_patch16_224,1,fp16,eager,90,384\n"
+    )
+    one, other = timings_from(path)
+    assert one.seconds == pytest.approx(8 / 400)
+    assert other.workload.architecture.image_size == 384
+    for content in ("", "model\nx\n", "\x00", "a,b\n1,2\n"):
+        path.write_text(content)
+        with pytest.raises(CorruptFile, match=r"mine\.csv"):
+            timings_from(path)
+
+
+def test_the_skeleton_is_a_device_and_is_never_written_over(tmp_path):
+    path = tmp_path / "mine.toml"
+    write_skeleton(path)
+    device = device_from(path)
+    assert device.peak_for("fp16").value == 362e12
+    assert device.memory_bytes_per_s.value == 864e9
+    assert predicted(device=device).tier == "spec-only"
+    with pytest.raises(Complaint, match="already"):
+        write_skeleton(path)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('name = "My device"', "id"),
+        (SKELETON.replace("fp32 = 91.6", "fp32 = -1"), "peak_tflops"),
+        (SKELETON.replace("fp32 = 91.6\n", ""), "fp32"),
+        (SKELETON.replace("memory_gb = 48", "memory_gib = 48"), "memory_gib"),
+        (SKELETON.replace('"my-device"', '"l4"'), "catalogue already"),
+        (SKELETON.replace("864", "nan"), "memory_gb_per_s"),
+        ("= =", "TOML"),
+    ],
+)
+def test_a_data_sheet_that_is_wrong_says_where(line, said, tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(line)
+    with pytest.raises(CorruptFile, match=said):
+        device_from(path)
+
+
+def command(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "costmodel.predict", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_command_takes_a_device_and_timings_of_one_s_own(tmp_path):
+    path = tmp_path / "mine.toml"
+    assert command("--write-device-skeleton", str(path)).returncode == 0
+    asked = ("--device-file", str(path), "--model", "vit_base_patch16_224", "--batch", "32")
+    rate = math.floor(predicted(device=device_from(path)).throughput_img_per_s.value)
+    said = f"vit_base_patch16_224:bs32:fp16:eager={rate}"
+    done = command(*asked, "--anchor", said)
+    assert done.returncode == 0, done.stderr
+    assert "calibrated: 1 timings of your own on My device" in done.stdout
+    clash = command(*asked, "--device", "l4")
+    assert (clash.returncode, clash.stdout) == (2, "")
+    many = command("--device", "all", "--anchor", said)
+    assert "one device" in many.stderr
+
+
+def test_a_fit_with_timings_holds_together():
+    fit = next(fit for fit in FITS if fit.name == "class-gpu-eager")
+    made = fit_with_timings(fit, L4, [Timing(workload=ASKED, seconds=0.02)])
+    assert made.scope == "timed"
+    assert type(made).model_validate_json(made.model_dump_json()) == made

@@ -1,0 +1,61 @@
+"""What neighbours share: exact where seen, nothing far away."""
+
+import numpy as np
+import pytest
+
+from costmodel.discrepancy import (
+    FEATURES,
+    MOST_LOG,
+    discrepancy_of,
+    features_of_group,
+    log_correction,
+)
+from costmodel.latency import groups_of
+from costmodel.transfer import check_coefficients
+from domain.complaint import CorruptFile
+from domain.fit import Discrepancy, Fit
+from domain.store import stored_fits
+from tests.costmodel.machines import workload
+
+HERE = (0.0,) * len(FEATURES)
+FAR = (9.0,) * len(FEATURES)
+
+
+def test_a_place_that_was_seen_often_takes_what_was_seen_there_and_far_away_nothing():
+    known = discrepancy_of([HERE] * 50, np.full(50, 0.05), np.full(50, 0.02))
+    assert log_correction(known, HERE) == pytest.approx(0.05, rel=0.05)
+    assert log_correction(known, FAR) == pytest.approx(0, abs=1e-9)
+
+
+def test_one_wild_residual_is_believed_little():
+    known = discrepancy_of([HERE], np.array([1.0]), np.array([0.3]))
+    assert abs(log_correction(known, HERE)) < 0.05
+
+
+def test_weights_that_no_fit_gives_change_little_and_strange_features_are_refused():
+    known = discrepancy_of([HERE], np.array([0.05]), np.array([0.02]))
+    wild = Discrepancy(features=known.features, points=known.points, weights=(1e6,))
+    assert 0 < log_correction(wild, HERE) <= MOST_LOG
+    fit = next(fit for fit in stored_fits() if fit.scope == "machine")
+    strange = Discrepancy(features=("mood",), points=((1.0,),), weights=(1.0,))
+    with pytest.raises(CorruptFile, match="mood"):
+        check_coefficients(Fit(**{**dict(fit), "discrepancy": strange}))
+
+
+def test_nothing_seen_is_no_correction():
+    assert discrepancy_of([], np.zeros(0), np.zeros(0)) is None
+    assert log_correction(None, HERE) == 0.0
+
+
+def test_stages_with_layers_have_a_place_and_say_which_they_are():
+    places = {
+        group[0].stage: features_of_group(group, {"half": 1.0, "threads": 1.0})
+        for group in groups_of(workload(), host_runs_ahead=False)
+    }
+    named = {
+        stage: dict(zip(FEATURES, place, strict=True)) for stage, place in places.items() if place
+    }
+    assert set(named) == {"prologue", "recursion-1", "recursion-2", "recursion-3", "epilogue"}
+    assert named["prologue"]["prologue"] == named["epilogue"]["epilogue"] == 1
+    assert named["recursion-2"]["gathers"] == 1
+    assert named["recursion-1"]["rows"] > named["recursion-3"]["rows"]
