@@ -8,6 +8,7 @@ SESSION ?= $(eval SESSION := results/measurements/$(shell date -u +%Y%m%dT%H%M%S
 PROFILE_OPTIONS ?= --quick
 TRAIN_OPTIONS ?=
 BENCH_OPTIONS ?=
+SIZING_OPTIONS ?= --reference
 SEEDS ?= 0
 FAULTS_OPTIONS ?= --output results/reference/faults.json
 
@@ -20,7 +21,7 @@ dataset := /usr/share/datasets/fashion-mnist/t10k-labels-idx1-ubyte.gz
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-base setup-dev setup-debian profile report train test test-gpu check bench selftest comparison faults clean
+.PHONY: help setup setup-base setup-dev setup-debian profile report train test test-gpu check bench selftest comparison faults sizing clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | \
@@ -103,6 +104,9 @@ comparison: setup-dev setup-debian ## train MoR-ViT and all it is compared with 
 
 faults: setup-dev setup-debian ## kill, mutate, fill the disk: nothing may be lost (results/reference/faults.json)
 	@$(py) -m tests.faults $(FAULTS_OPTIONS)
+
+sizing: setup-base ## how good the sizing is: closed forms, 200 random scenarios, brute force (resumable)
+	@$(py) -m scenarios.acceptance $(SIZING_OPTIONS)
 
 clean: ## remove the environment and caches, never results
 	rm -rf $(venv) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

@@ -5,166 +5,38 @@ charges: depreciation is tax's way of spreading a price and never enters a compa
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Context, Decimal, localcontext
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
+from costmodel.cashflow import (
+    CAPITAL,
+    Cash,
+    Flow,
+    exact,
+    flow,
+    plain,
+    smallest_unit,
+    tax_relief,
+    widest,
+    yearly_flow,
+)
+from costmodel.depreciation import charges_of
+from costmodel.drawn import Power, power_of
+from costmodel.present_value import annuity, net_present_value
+from domain.depreciation import source_of
 from domain.device import DeviceSpec
 from domain.record import Estimate, Figure, Unknown
-from domain.scenario import CostLine, Finance, Ownership, Site
-from domain.units import HOURS_PER_YEAR, significant
+from domain.scenario import CostLine, Finance, Host, Ownership, Site
+from domain.units import HOURS_PER_YEAR, KILO, significant
 
 MILLION = Decimal(10) ** 6
 # Beyond this, an input is a slip of the keyboard; and sums would no longer be exact.
 LARGEST_AMOUNT = Decimal(10) ** 20
-# Idle watts of confidence C are estimates that nobody measured: half as much again either way.
-UNMEASURED_IDLE_BAND = 0.5
 # Significant digits of a cost per million images.
+ONE_HOST = Host()
 UNIT_COST = Context(prec=6, rounding=ROUND_HALF_EVEN)
-
-
-def annuity(rate: Decimal, periods: int, present: Decimal) -> Decimal:
-    """The payment at the end of each of `periods` that is worth `present` today at `rate` a period.
-
-    `PMT = PV / Σ (1 + r)^−t`: the usual `PV·r / (1 − (1 + r)^−n)`, without its hole at r = 0
-    (Hamilton 2010, the model behind Hennessy & Patterson's figures 6.13 and 6.14).
-
-    >>> annuity(Decimal(0), 4, Decimal(100))
-    Decimal('25')
-    """
-    return present / annuity_factor(rate, periods)
-
-
-def annuity_factor(rate: Decimal, periods: int) -> Decimal:
-    """What one unit of money at the end of each of `periods` is worth today: `Σ (1 + r)^−t`.
-
-    >>> annuity_factor(Decimal(0), 3)
-    Decimal('3')
-    """
-    if periods < 1:
-        raise ValueError(f"wanted one period at least, got {periods}")
-    return net_present_value(rate, [Decimal(0), *[Decimal(1)] * periods])
-
-
-def net_present_value(rate: Decimal, cash: Sequence[Decimal]) -> Decimal:
-    """Worth today of `cash[t]` at the end of period t, the first today: `Σ cash_t / (1 + r)^t`.
-
-    >>> net_present_value(Decimal("0.1"), [Decimal(-100), Decimal(110)])
-    Decimal('0')
-    """
-    if rate <= -1:
-        raise ValueError(f"wanted a rate above -1, got {rate}")
-    return sum((each / (1 + rate) ** t for t, each in enumerate(cash)), Decimal(0))
-
-
-def internal_rate(cash: Sequence[Decimal]) -> float | None:
-    """The rate at which `cash` is worth nothing today, or None where there is no such rate.
-
-    Looked for between −99 % and 9,900 %; of several roots the one nearest to zero is given.
-
-    >>> internal_rate([Decimal(-100), Decimal(110)]), internal_rate([Decimal(5), Decimal(5)])
-    (0.1, None)
-    """
-    flowing = [t for t, each in enumerate(cash) if each]
-    if not flowing:
-        return None
-    # A later start scales the worth, and leaves its roots.
-    amounts = cash[flowing[0] : flowing[-1] + 1]
-    largest = max(abs(each) for each in amounts)
-    shares = [float(each / largest) for each in amounts]
-
-    def worth(log_growth: float) -> float:
-        # Scaled by a positive factor that keeps every power at one or below.
-        first = max(0.0, -log_growth) * (len(shares) - 1)
-        return math.fsum(
-            share * math.exp(-t * log_growth - first) for t, share in enumerate(shares)
-        )
-
-    edge, steps = math.log(100.0), 2000
-    grid = [edge * step / steps for step in range(-steps, steps + 1)]
-    roots = [
-        _bisected(worth, low, high)
-        for (low, below), (high, above) in pairwise((point, worth(point)) for point in grid)
-        if below * above < 0 or below == 0
-    ]
-    if not roots:
-        return None
-    return round(math.expm1(min(roots, key=abs)), 12)
-
-
-def break_even_hours(
-    capex: Decimal, rented_per_h: Decimal, running_per_h: Decimal
-) -> Decimal | Unknown:
-    """Hours of use after which buying has cost as much as renting: `capex / (rented − running)`.
-
-    `running_per_h` is cash only. An amortisation of `capex` in it would count the price twice, so
-    there is no parameter for one (Lenovo Press LP2225, 2025).
-
-    >>> break_even_hours(Decimal(100), Decimal(3), Decimal(1))
-    Decimal('50')
-    """
-    if capex < 0 or rented_per_h < 0 or running_per_h < 0:
-        raise ValueError(
-            f"wanted costs of zero or more, got {capex}, {rented_per_h} and {running_per_h}"
-        )
-    if not capex:
-        return Decimal(0)
-    if rented_per_h <= running_per_h:
-        return Unknown(
-            reason=f"never: an hour rented costs {rented_per_h}, running one's own {running_per_h}"
-        )
-    return capex / (rented_per_h - running_per_h)
-
-
-def straight_line(
-    cost: Decimal, years: int, residual: Decimal = Decimal(0), unit: Decimal = Decimal(1)
-) -> tuple[Decimal, ...]:
-    """Equal yearly charges in whole `unit`s that sum to `cost − residual`.
-
-    >>> straight_line(Decimal(100), 3)
-    (Decimal('33'), Decimal('34'), Decimal('33'))
-    """
-    if years < 1 or not 0 <= residual <= cost:
-        raise ValueError(
-            f"wanted a year or more and 0 <= residual <= cost, got {years}, {residual} and {cost}"
-        )
-    written_off = [((cost - residual) * year / years).quantize(unit) for year in range(years)]
-    written_off.append(cost - residual)
-    return tuple(later - earlier for earlier, later in pairwise(written_off))
-
-
-def declining_balance_japan(
-    cost: int, years: int, rate: Decimal, revised_rate: Decimal, guarantee_rate: Decimal
-) -> tuple[int, ...]:
-    """Yearly charges in yen of Japan's 200 % declining balance (NTA Tax Answer No. 2106).
-
-    `floor(book · rate)`, and from the year in which that is below `cost · guarantee_rate` on
-    `floor(book at that point · revised_rate)`. One yen of memo value stays on the books.
-    """
-    rates = (rate, revised_rate, guarantee_rate)
-    if cost < 1 or years < 1 or not all(0 < each <= 1 for each in rates):
-        raise ValueError(
-            f"wanted a cost and a life of one or more and rates above 0 up to 1, got {cost} yen, "
-            f"{years} years, {', '.join(map(str, rates))}"
-        )
-    charges: list[int] = []
-    book, level = cost, None
-    for _ in range(years):
-        charge = level if level is not None else int(book * rate)
-        if level is None and charge < cost * guarantee_rate:
-            charge = level = int(book * revised_rate)
-        charges.append(min(charge, book - 1))
-        book -= charges[-1]
-    return tuple(charges)
-
-
-def average_power_w(idle_w: float, busy_w: float, busy_share: float) -> float:
-    """Mean power of a device that is busy a share of the time: `P_idle + u · (P_busy − P_idle)`.
-
-    >>> average_power_w(10.0, 110.0, 0.5)
-    60.0
-    """
-    return idle_w + busy_share * (busy_w - idle_w)
 
 
 def energy_price(
@@ -185,8 +57,17 @@ def energy_price(
     """
     if not (power_w >= 0 and pue >= 1 and hours >= 0):
         raise ValueError(f"wanted power, hours >= 0 and PUE >= 1, got {power_w}, {hours}, {pue}")
-    load_kw = _decimal(power_w) / 1000 * _decimal(pue)
-    return load_kw * (_decimal(hours) * price_per_kwh + charge_per_kw)
+    load_kw = exact(power_w) / 1000 * exact(pue)
+    return load_kw * (exact(hours) * price_per_kwh + charge_per_kw)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Use:
+    """One year of a fleet: devices in place, images, share of all hours in which each is busy."""
+
+    devices: int
+    images: float
+    busy_share: Estimate
 
 
 def ownership_of(
@@ -198,21 +79,21 @@ def ownership_of(
     busy_power_w: Estimate | Unknown,
     site: Site,
     finance: Finance,
+    host: Host = ONE_HOST,
+    years: Sequence[Use] = (),
 ) -> Ownership | Unknown:
     """Cost of `devices` alike over the horizon, worth of today, or the reason why nobody can say.
 
     `busy_share` is the share of all 8,760 hours of a year in which a device works, the mean over
-    all of them, spares too; in the other hours it idles. Hardware is paid today, the rest at the
-    end of each year, and both are discounted to today. Ends of intervals are taken together: no
-    credit for chance.
+    all of them, spares too; in the other hours it idles. Hardware is paid at the start of the
+    year that first needs it, the rest at the end of each year, and all is discounted to today.
+    Ends of intervals are taken together: no credit for chance. `years` says how fleet and use
+    change; without it every year is the same.
     """
-    if devices < 1:
-        raise ValueError(f"wanted one device at least, got {devices}")
-    if not 0 <= busy_share.value <= 1:
-        raise ValueError(f"wanted a busy share between 0 and 1, got {busy_share.value}")
-    images = images_per_year * finance.horizon_years
-    if not 0 <= images < math.inf:
-        raise ValueError(f"wanted images a year of zero or more, got {images_per_year}")
+    same = Use(devices=devices, images=images_per_year, busy_share=busy_share)
+    uses = tuple(years) or (same,) * finance.horizon_years
+    _check(uses, finance)
+    images = math.fsum(use.images for use in uses)
     if isinstance(device.price_usd, Unknown):
         return Unknown(
             reason=f"no price known for {device.name}: {device.price_usd.reason.rstrip('.')}; "
@@ -223,133 +104,270 @@ def ownership_of(
             reason=f"prices are in USD and the site counts in {site.currency}: give "
             "currency_per_usd and its currency_date"
         )
-    given = [site.energy_price_per_kwh, finance.host_price_usd, finance.staff_per_year]
-    if max(*given, site.currency_per_usd, Decimal(devices)) > LARGEST_AMOUNT:
+    most_devices = max(use.devices for use in uses)
+    if max(*_prices(site, finance), Decimal(most_devices)) > LARGEST_AMOUNT:
         return Unknown(reason=f"wanted prices and devices up to {LARGEST_AMOUNT:.0E}, got more")
-    power = _power_of(device, busy_share, busy_power_w)
+    power = power_of(device, busy_power_w)
     if isinstance(power, Unknown):
         return power
-    power_w, said = power
     with localcontext() as context:
         # Twenty digits before the point and two after it, and none lost on the way.
         context.prec = 60
-        lines = tuple(_lines(device, device.price_usd, devices, power_w, site, finance))
-        largest = max(max(abs(line.low), abs(line.high)) for line in lines)
-        if largest > LARGEST_AMOUNT:
+        unit, rate = smallest_unit(site.currency), exact(finance.discount_rate)
+        estate = _Estate(device, exact(device.price_usd.value), power, uses, site, finance, host)
+        flows = list(_flows(estate))
+        if max(max(map(abs, (*flow.low, *flow.high))) for flow in flows) > LARGEST_AMOUNT:
             return Unknown(
-                reason=f"a line of the cost comes to {largest:.3E} {site.currency}: check prices, "
-                "discount rate and devices"
+                reason=f"a line of the cost comes to more than {LARGEST_AMOUNT:.0E} "
+                f"{site.currency}: check prices, discount rate and devices"
             )
-        lines = tuple(_rounded(line, _smallest(site.currency)) for line in lines)
-        total, low, high = (
-            sum((getattr(line, side) for line in lines), Decimal(0))
-            for side in ("amount", "low", "high")
-        )
-        return Ownership(
-            currency=site.currency,
-            horizon_years=finance.horizon_years,
-            images=images,
-            lines=lines,
-            total=total,
-            low=low,
-            high=high,
-            per_million_images=_per_million(total, images),
-            per_million_low=_per_million(low, images),
-            per_million_high=_per_million(high, images),
-            assumptions=(*_assumptions(device, device.price_usd, devices, site, finance), *said),
-        )
+        flows = [flow.rounded(unit) for flow in flows]
+        relief = tax_relief(
+            [flow for flow in flows if flow.name not in CAPITAL],
+            [flow for flow in flows if flow.name in CAPITAL],
+            finance,
+            unit,
+        ).rounded(unit)
+        if not _in_order([*flows, relief], rate):
+            # Money that is worth more later: deferred relief may outweigh what it is for.
+            relief = widest(relief)
+        flows.append(relief)
+        worth = (net_present_value(rate, side) for each in flows for side in (each.low, each.high))
+        if max(map(abs, worth)) > LARGEST_AMOUNT:
+            return Unknown(
+                reason=f"a line of the cost is worth more than {LARGEST_AMOUNT:.0E} "
+                f"{site.currency}: check prices, discount rate and devices"
+            )
+        lines = tuple(each.line(rate, unit) for each in flows)
+        said = (*_assumptions(estate), *power.said)
+        return summed(lines, images, site, finance, said, _carbon_kg(estate))
 
 
-def _lines(
-    device: DeviceSpec, price: Figure, devices: int, power_w: Estimate, site: Site, finance: Finance
-) -> Iterator[CostLine]:
-    """Every line at full precision. A line that is zero is shown, not hidden."""
-    rate, years = _decimal(finance.discount_rate), finance.horizon_years
-    yearly, at_end = annuity_factor(rate, years), (1 + rate) ** -years
-    band = _decimal(finance.price_band)
-    hardware = devices * _decimal(price.value) * site.currency_per_usd
-    host = devices * finance.host_price_usd * site.currency_per_usd
-    kept_up, resold = map(_decimal, (finance.maintenance_per_year, finance.residual_share))
-    tariff = site.energy_price_per_kwh
-    a_watt = energy_price(power_w=1.0, pue=site.pue, hours=HOURS_PER_YEAR, price_per_kwh=tariff)
-    energy, energy_low, energy_high = (
-        devices * a_watt * yearly * _decimal(watts)
-        for watts in (power_w.value, power_w.low, power_w.high)
+def _in_order(flows: Sequence[Flow], rate: Decimal) -> bool:
+    """Whether low ends of all cash together are worth no more than the middle, nor that than high."""
+    low, middle, high = (
+        sum((net_present_value(rate, getattr(flow, side)) for flow in flows), Decimal(0))
+        for side in ("low", "cash", "high")
     )
-    span = f"{years} years" + (f", discounted at {rate:.4g} a year" if rate else "")
-    how = f"{devices} × {device.name} at {_plain(_decimal(price.value))} USD"
-    yield _line("hardware", hardware, how, band)
-    how = f"{devices} × {_plain(finance.host_price_usd)} USD, a host for each device"
-    yield _line("host", host, how, band)
-    how = f"{devices} × {significant(power_w.value)} W, idle included, × PUE {site.pue:g} × "
-    how += f"8,760 h × {_plain(tariff)} {site.currency}/kWh × {span}"
-    yield CostLine(name="energy", amount=energy, low=energy_low, high=energy_high, how=how)
-    how = f"{kept_up:.4g} of hardware and host a year × {span}"
-    yield _line("maintenance", (hardware + host) * kept_up * yearly, how, band)
-    how = f"{_plain(finance.staff_per_year)} {site.currency} a year × {span}"
-    yield _line("staff", finance.staff_per_year * yearly, how, Decimal(0))
+    return low <= middle <= high
+
+
+def summed(
+    lines: Sequence[CostLine],
+    images: float,
+    site: Site,
+    finance: Finance,
+    assumptions: Sequence[str],
+    carbon_kg: float | None = None,
+) -> Ownership:
+    """Lines with their total, what a million images cost, and the same as a yearly payment."""
+    total, low, high = (
+        sum((getattr(line, side) for line in lines), Decimal(0))
+        for side in ("amount", "low", "high")
+    )
+    yearly = annuity(exact(finance.discount_rate), finance.horizon_years, total)
+    return Ownership(
+        currency=site.currency,
+        horizon_years=finance.horizon_years,
+        images=images,
+        lines=tuple(lines),
+        total=total,
+        low=low,
+        high=high,
+        per_million_images=_per_million(total, images),
+        per_million_low=_per_million(low, images),
+        per_million_high=_per_million(high, images),
+        assumptions=tuple(assumptions),
+        equivalent_per_year=yearly.quantize(smallest_unit(site.currency)),
+        carbon_kg=carbon_kg,
+    )
+
+
+@dataclass(frozen=True)
+class _Estate:
+    """Everything that a cost is counted from."""
+
+    device: DeviceSpec
+    price_usd: Decimal
+    power: Power
+    uses: tuple[Use, ...]
+    site: Site
+    finance: Finance
+    host: Host
+
+    @property
+    def pue(self) -> float:
+        return self.site.pue_of(self.device.device_class)
+
+    @property
+    def bought(self) -> tuple[int, ...]:
+        """Devices bought at the start of each year."""
+        return _added([use.devices for use in self.uses])
+
+    @property
+    def hosts_bought(self) -> tuple[int, ...]:
+        return _added([hosts_of(use.devices, self.device, self.host) for use in self.uses])
+
+    def hosts_w(self, use: Use) -> float:
+        is_board = self.device.device_class == "edge"
+        return (
+            0.0 if is_board else hosts_of(use.devices, self.device, self.host) * self.host.power_w
+        )
+
+    def mean_w(self, use: Use) -> Estimate:
+        """Power of all devices and hosts, the mean over a year."""
+        return _sum(self.power.mean_w(use.busy_share).scaled(use.devices), self.hosts_w(use))
+
+    def peak_w(self, use: Use) -> Estimate:
+        return _sum(self.power.peak_w.scaled(use.devices), self.hosts_w(use))
+
+
+def hosts_of(devices: int, device: DeviceSpec, host: Host) -> int:
+    """Hosts that so many devices sit in; a board of the class `edge` is its own."""
+    return devices if device.device_class == "edge" else -(-devices // host.devices_per_host)
+
+
+def _added(counts: Sequence[int]) -> tuple[int, ...]:
+    most = accumulate(counts, max, initial=0)
+    return tuple(later - earlier for earlier, later in pairwise(most))
+
+
+def _flows(estate: _Estate) -> Iterator[Flow]:
+    """Every line before tax, at full precision. A line that is zero is shown, not hidden."""
+    site, finance, uses = estate.site, estate.finance, estate.uses
+    device, currency, years = estate.device, site.currency, finance.horizon_years
+    band, nothing = exact(finance.price_band), Decimal(0)
+    span = f"{years} years"
+    span += f", discounted at {exact(finance.discount_rate):.4g} a year" * bool(
+        finance.discount_rate
+    )
+
+    def bought(counts: Sequence[int], usd: Decimal) -> Cash:
+        return (*(count * usd * site.currency_per_usd for count in counts), nothing)
+
+    hardware = bought(estate.bought, estate.price_usd)
+    hosts = bought(estate.hosts_bought, finance.host_price_usd)
+    count = _counted(estate.bought)
+    yield flow(
+        "hardware", f"{count} × {device.name} at {plain(estate.price_usd)} USD", hardware, band
+    )
+    yield flow(
+        "host",
+        f"{_counted(estate.hosts_bought)} × {plain(finance.host_price_usd)} USD, "
+        f"{'its own board' if device.device_class == 'edge' else 'a host'} for each "
+        f"{estate.host.devices_per_host if device.device_class != 'edge' else 1}",
+        hosts,
+        band,
+    )
+    for name, once in (("network", finance.network_price), ("installation", finance.installation)):
+        yield flow(name, f"{plain(once)} {currency} once", (once, *(nothing,) * years))
+
+    means = [estate.mean_w(use) for use in uses]
+    peaks = [estate.peak_w(use) for use in uses]
+    mean_kw = significant(sum(each.value for each in means) / len(means) / KILO)
+    peak_kw = significant(max(each.value for each in peaks) / KILO)
+    for name, tariff in (
+        ("energy", site.energy_price_per_kwh), ("energy-levy", site.energy_levy_per_kwh),
+    ):  # fmt: skip
+        a_watt = energy_price(
+            power_w=1.0, pue=estate.pue, hours=HOURS_PER_YEAR, price_per_kwh=tariff
+        )
+        how = f"{mean_kw} kW, idle included, × PUE {estate.pue:g} × 8,760 h × {plain(tariff)} "
+        how += f"{currency}/kWh × {span}"
+        yield _of_watts(name, how, means, a_watt)
+    for name, charge in (
+        ("demand-charge", site.demand_charge_per_kw_month), ("space", site.space_per_kw_month),
+    ):  # fmt: skip
+        pue = estate.pue if name == "demand-charge" else 1.0
+        a_watt = energy_price(
+            power_w=1.0, pue=pue, hours=0.0, price_per_kwh=nothing, charge_per_kw=12 * charge
+        )
+        how = f"{peak_kw} kW busy{f' × PUE {pue:g}' * (pue != 1)} × 12 months × {plain(charge)} "
+        yield _of_watts(name, how + f"{currency}/kW × {span}", peaks, a_watt)
+
+    in_place = list(accumulate(map(sum, zip(hardware, hosts, strict=True))))[:years]
+    for name, share in (
+        ("maintenance", finance.maintenance_per_year), ("insurance", finance.insurance_per_year),
+    ):  # fmt: skip
+        how = f"{exact(share):.4g} of hardware and host a year × {span}"
+        yield flow(name, how, (nothing, *(each * exact(share) for each in in_place)), band)
+    owned = list(accumulate(estate.bought))
+    yield yearly_flow(
+        "licence",
+        f"{plain(finance.licence_per_device_year)} {currency} a device and year × {span}",
+        [each * finance.licence_per_device_year for each in owned],
+    )
+    wages = finance.staff_per_year
+    yield yearly_flow("staff", f"{plain(wages)} {currency} a year × {span}", [wages] * years)
+    cleared = finance.decommissioning
+    how = f"{plain(cleared)} {currency} once, after {years} years"
+    yield flow("decommissioning", how, (*(nothing,) * years, cleared))
+    resold = exact(finance.residual_share)
     how = f"{resold:.4g} of hardware and host, sold after {span}"
-    yield _line("residual", -(hardware + host) * resold * at_end, how, band)
+    yield flow("residual", how, (*(nothing,) * years, -resold * in_place[-1]), band)
 
 
-def _line(name: str, amount: Decimal, how: str, band: Decimal) -> CostLine:
-    low, high = sorted((amount * (1 - band), amount * (1 + band)))
-    return CostLine(name=name, amount=amount, low=low, high=high, how=how)
+def _of_watts(name: str, how: str, watts: Sequence[Estimate], a_watt: Decimal) -> Flow:
+    ends = [tuple(map(exact, (each.value, each.low, each.high))) for each in watts]
+    cash, low, high = ((Decimal(0), *(end[side] * a_watt for end in ends)) for side in range(3))
+    return Flow(name=name, how=how, cash=cash, low=low, high=high)
 
 
-def _rounded(line: CostLine, unit: Decimal) -> CostLine:
-    """The line in whole `unit`s; each side on its own, so that a sum of lines is exact."""
-    amount, low, high = (each.quantize(unit) for each in (line.amount, line.low, line.high))
-    return CostLine(name=line.name, amount=amount, low=low, high=high, how=line.how)
+def _counted(bought: Sequence[int]) -> str:
+    return " + ".join(str(count) for count in bought if count) or "0"
 
 
-def _smallest(currency: str) -> Decimal:
-    return Decimal(1) if currency == "JPY" else Decimal("0.01")
+def _check(uses: Sequence[Use], finance: Finance) -> None:
+    if len(uses) != finance.horizon_years:
+        raise ValueError(f"wanted {finance.horizon_years} years of use, got {len(uses)}")
+    for use in uses:
+        if use.devices < 0 or not any(each.devices for each in uses):
+            raise ValueError(f"wanted one device at least, got {use.devices}")
+        if not 0 <= use.busy_share.value <= 1:
+            raise ValueError(f"wanted a busy share between 0 and 1, got {use.busy_share.value}")
+        if not 0 <= use.images * finance.horizon_years < math.inf:
+            raise ValueError(f"wanted images a year of zero or more, got {use.images}")
+    if finance.tax_rate:
+        charges_of(finance.depreciation, Decimal(1000), finance.life_years, Decimal(1))
+
+
+def _prices(site: Site, finance: Finance) -> Iterator[Decimal]:
+    for noun in (site, finance):
+        for name in type(noun).model_fields:
+            value = getattr(noun, name)
+            if isinstance(value, Decimal):
+                yield value
+
+
+def _carbon_kg(estate: _Estate) -> float | None:
+    """Location-based carbon of the energy, of the grid's yearly mean."""
+    grams = estate.site.carbon_g_per_kwh
+    if grams is None:
+        return None
+    kwh = sum(estate.mean_w(use).value for use in estate.uses) / KILO * HOURS_PER_YEAR * estate.pue
+    return kwh * grams / KILO
+
+
+def _sum(estimate: Estimate, constant: float) -> Estimate:
+    return Estimate(
+        value=estimate.value + constant,
+        low=estimate.low + constant,
+        high=estimate.high + constant,
+        level=estimate.level,
+    )
 
 
 def _per_million(cost: Decimal, images: float) -> Decimal | Unknown:
     if images == 0:
         return Unknown(reason="no images are delivered, so none has a cost")
-    return UNIT_COST.plus(cost / _decimal(images) * MILLION) if cost else Decimal(0)
+    return UNIT_COST.plus(cost / exact(images) * MILLION) if cost else Decimal(0)
 
 
-def _power_of(
-    device: DeviceSpec, busy_share: Estimate, busy_w: Estimate | Unknown
-) -> tuple[Estimate, tuple[str, ...]] | Unknown:
-    """Mean power of one device over all hours, and what had to be assumed for it."""
-    said: list[str] = []
-    idle, limit = device.idle_w, device.power_limit_w
-    if isinstance(busy_w, Unknown):
-        if isinstance(limit, Unknown):
-            return Unknown(
-                reason=f"no energy cost for {device.name}: its busy power is unknown "
-                f"({busy_w.reason.rstrip('.')}), and so is its power limit"
-            )
-        least = 0.0 if isinstance(idle, Unknown) else min(idle.value, limit.value)
-        busy_w = Estimate(value=(least + limit.value) / 2, low=least, high=limit.value)
-        said.append(f"busy power is unknown: taken between {least:g} W and {limit.value:g} W")
-    if isinstance(idle, Unknown):
-        idle_w = Estimate(value=busy_w.value / 2, low=0.0, high=busy_w.high)
-        said.append("idle power is unknown: taken between 0 W and busy power")
-    else:
-        band = UNMEASURED_IDLE_BAND if idle.confidence == "C" else 0.0
-        idle_w = Estimate(
-            value=idle.value, low=idle.value * (1 - band), high=idle.value * (1 + band)
-        )
-        said += [f"idle power is an estimate: {idle.value:g} W ±{band:.0%}"] if band else []
-    shares = (busy_share.value, max(0.0, busy_share.low), min(1.0, busy_share.high))
-    ends = ((idle_w.value, busy_w.value), (idle_w.low, busy_w.low), (idle_w.high, busy_w.high))
-    value, low, high = (
-        average_power_w(rest, max(rest, busy), share)
-        for (rest, busy), share in zip(ends, shares, strict=True)
-    )
-    return Estimate(value=value, low=low, high=high), tuple(said)
-
-
-def _assumptions(
-    device: DeviceSpec, price: Figure, devices: int, site: Site, finance: Finance
-) -> Iterator[str]:
+def _assumptions(estate: _Estate) -> Iterator[str]:
     """Every input of the cost in words with its value; what nobody gave is called a default."""
+    device, site, finance = estate.device, estate.site, estate.finance
+    price = device.price_usd
+    assert isinstance(price, Figure), "checked before: nothing is priced without one"
 
     def given(shown: str, noun: Site | Finance, field: str) -> str:
         return shown if field in noun.model_fields_set else f"{shown} (default)"
@@ -358,43 +376,49 @@ def _assumptions(
     band = given(f"±{finance.price_band:.0%}", finance, "price_band")
     years = given(f"{finance.horizon_years} years", finance, "horizon_years")
     rate = given(f"{finance.discount_rate:.2%} a year", finance, "discount_rate")
-    host = given(f"{_plain(finance.host_price_usd)} USD a device", finance, "host_price_usd")
-    wages = f"{_plain(finance.staff_per_year)} {site.currency} a year"
+    host = given(f"{plain(finance.host_price_usd)} USD a device", finance, "host_price_usd")
+    wages = f"{plain(finance.staff_per_year)} {site.currency} a year"
     kept_up = f"{finance.maintenance_per_year:.2%} of hardware and host a year"
     resold = f"{finance.residual_share:.2%} of hardware and host"
+    used = "pue_edge" if estate.pue != site.pue else "pue"
+    levy = f" and {plain(site.energy_levy_per_kwh)} of levy" * bool(site.energy_levy_per_kwh)
+    charge = site.demand_charge_per_kw_month
+    demanded = (
+        f"a demand charge of {plain(charge)} a kW and month" if charge else "no demand charge"
+    )
     yield (
         f"price of {device.name}: {price.value:,g} USD{f' ({basis})' if basis else ''}, confidence "
         f"{price.confidence}, {band}"
     )
-    yield f"{years}, discounted at {rate}: hardware is paid today, the rest at each year's end"
     yield (
-        f"{devices} powered at all 8,760 hours of a year, spares too; PUE "
-        f"{given(f'{site.pue:g}', site, 'pue')}, applied once; energy at "
-        f"{_plain(site.energy_price_per_kwh)} {site.currency}/kWh, without demand charge"
+        f"{years}, discounted at {rate}: hardware is paid when it is first needed, the rest at "
+        "each year's end"
+    )
+    yield (
+        f"{max(use.devices for use in estate.uses)} powered at all 8,760 hours of a year, spares "
+        f"too; PUE {given(f'{estate.pue:g}', site, used)}, applied once; energy at "
+        f"{plain(site.energy_price_per_kwh)} {site.currency}/kWh{levy}, {demanded}"
     )
     yield f"host {host}; staff {given(wages, finance, 'staff_per_year')}"
     yield f"maintenance {given(kept_up, finance, 'maintenance_per_year')}"
     yield f"residual value {given(resold, finance, 'residual_share')}"
     if site.currency != "USD":
-        yield f"1 USD = {_plain(site.currency_per_usd)} {site.currency} ({site.currency_date[:80]})"
-    yield "not included: space, network, installation, licences, taxes, depreciation, loans"
-
-
-def _bisected(worth: Callable[[float], float], low: float, high: float) -> float:
-    """Where `worth` changes its sign between `low` and `high`."""
-    start = worth(low)
-    if start == 0:
-        return low
-    for _ in range(80):
-        middle = (low + high) / 2
-        low, high = (middle, high) if worth(middle) * start > 0 else (low, middle)
-    return (low + high) / 2
-
-
-def _decimal(value: float) -> Decimal:
-    """The number as it is written, not its binary neighbour."""
-    return Decimal(repr(float(value)))
-
-
-def _plain(amount: Decimal) -> str:
-    return f"{amount.normalize():,f}" if amount else "0"
+        yield f"1 USD = {plain(site.currency_per_usd)} {site.currency} ({site.currency_date[:80]})"
+    if finance.tax_rate:
+        yield (
+            f"after tax at {finance.tax_rate:.1%}: {finance.depreciation} over "
+            f"{finance.life_years} years {source_of(finance.depreciation)}".rstrip()
+        )
+    else:
+        yield "before tax; no depreciation is counted, and no interest on loans"
+    absent = [
+        name
+        for name, amount in (
+            ("space", site.space_per_kw_month), ("network", finance.network_price),
+            ("installation", finance.installation), ("licences", finance.licence_per_device_year),
+            ("insurance", finance.insurance_per_year), ("removal", finance.decommissioning),
+        )
+        if not amount
+    ]  # fmt: skip
+    if absent:
+        yield f"nothing was given, so nothing is counted, for {', '.join(absent)}"

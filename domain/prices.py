@@ -14,6 +14,7 @@ from domain.record import (
 from domain.scenario import Money
 
 Confidence = Literal["", "A", "B", "C"]
+Contract = Literal["on-demand", "reserved-1y", "reserved-3y", "spot"]
 
 
 class EnergyRow(Record):
@@ -70,3 +71,18 @@ class CommitmentDiscount(Record):
     as_of: Sentence
     source: Sentence
     note: str
+
+
+class HourlyRate(Record):
+    """One way to rent one instance: what an hour costs, and whether anybody quoted that."""
+
+    price: CloudPrice
+    contract: Contract
+    usd_per_h: Money
+    is_estimate: bool
+    how: Sentence
+
+    @property
+    def is_paid_idle(self) -> bool:
+        """Whether every hour is paid, used or not."""
+        return self.contract.startswith("reserved")

@@ -1,12 +1,20 @@
 """A purchase: what is demanded and promised, and what the fleet that delivers it costs."""
 
+import math
 from decimal import Decimal
+from itertools import pairwise
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from domain.demand import Arrivals as Arrivals
+from domain.demand import Demand as Demand
+from domain.demand import Recording as Recording
+from domain.demand import Shift as Shift
+from domain.demand import Stage as Stage
 from domain.prediction import Prediction, Refusal
 from domain.record import (
+    Estimate,
     Executor,
     Identifier,
     NonNegative,
@@ -20,46 +28,68 @@ from domain.record import (
 )
 
 Money = Annotated[Decimal, Field(allow_inf_nan=False)]
-Arrivals = Literal["takt", "poisson"]
-
-
-class Demand(Record):
-    """Images that arrive: every camera fires once in `period_s`, in step or at random."""
-
-    cameras: Annotated[int, Field(ge=1, le=10**9)]
-    period_s: Annotated[float, Field(gt=0, le=1e8)]
-    arrivals: Arrivals
-    hours_per_day: Annotated[float, Field(gt=0, le=24)] = 24.0
-    days_per_year: Annotated[float, Field(gt=0, le=366)] = 365.0
-
-    @property
-    def peak_img_per_s(self) -> float:
-        """Arrival rate while the line runs."""
-        return self.cameras / self.period_s
-
-    @property
-    def images_per_year(self) -> float:
-        """Images in a year of shifts."""
-        return self.peak_img_per_s * 3600.0 * self.hours_per_day * self.days_per_year
+Price = Annotated[Decimal, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Depreciation = Literal["straight_line", "declining_japan", "macrs"]
 
 
 class Promise(Record):
-    """What the fleet must hold: the 99th percentile of latency, and devices that may fail."""
+    """What the fleet must hold: the 99th percentile of latency, and devices that may fail.
+
+    `confidence` is the probability with which it must hold, given how sure the predictions are.
+    """
 
     p99_latency_s: Positive
     spare_devices: Annotated[int, Field(ge=0, le=100_000)] = 1
     target_utilisation: Annotated[float, Field(gt=0, lt=1)] = 0.7
+    confidence: Annotated[float, Field(ge=0.5, le=0.999)] = 0.95
+    availability: Annotated[float, Field(ge=0, le=0.99999)] = 0.99
+    device_availability: Annotated[float, Field(ge=0.5, lt=1)] = 0.995
+    batch_timeout_s: Annotated[float, Field(ge=0, le=3600)] = 0.0
+
+
+class Drift(Record):
+    """How far images may stray from their typical routing.
+
+    `corruption` moves the survival of tokens towards full depth by that share of the way;
+    `fallback_share` is the share of running time that the guard spends at full depth.
+    """
+
+    corruption: Share = 0.0
+    fallback_share: Share = 0.0
+    hold_at_full_depth: bool = False
 
 
 class Site(Record):
-    """Where the devices stand and what their energy costs."""
+    """Where the devices stand and what their energy costs. `pue_edge` is None where it is `pue`."""
 
     country: Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
     currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
-    energy_price_per_kwh: Annotated[Decimal, Field(ge=0, allow_inf_nan=False)]
-    pue: Annotated[float, Field(ge=1)] = 1.6
+    energy_price_per_kwh: Price
+    energy_levy_per_kwh: Price = Decimal(0)
+    demand_charge_per_kw_month: Price = Decimal(0)
+    space_per_kw_month: Price = Decimal(0)
+    pue: Annotated[float, Field(ge=1, le=10)] = 1.6
+    pue_edge: Annotated[float, Field(ge=1, le=10)] | None = None
+    carbon_g_per_kwh: Annotated[float, Field(ge=0, le=2000)] | None = None
+    rack_power_w: Annotated[float, Field(gt=0, le=1e6)] | None = None
+    rack_units: Annotated[int, Field(ge=1, le=100)] | None = None
+    racks: Annotated[int, Field(ge=1, le=100_000)] = 1
     currency_per_usd: Annotated[Decimal, Field(gt=0, allow_inf_nan=False)] = Decimal(1)
     currency_date: str = ""
+
+    def pue_of(self, device_class: str) -> float:
+        """Energy of the place over energy of the devices, by class of device."""
+        return self.pue_edge if device_class == "edge" and self.pue_edge is not None else self.pue
+
+
+class Host(Record):
+    """What cards sit in. A board of the class `edge` is its own host."""
+
+    devices_per_host: Annotated[int, Field(ge=1, le=64)] = 1
+    units: Annotated[int, Field(ge=0, le=100)] = 1
+    power_w: Annotated[float, Field(ge=0, le=1e5)] = 0.0
+    power_limit_w: Annotated[float, Field(gt=0, le=1e5)] | None = None
 
 
 class Finance(Record):
@@ -67,11 +97,48 @@ class Finance(Record):
 
     horizon_years: Annotated[int, Field(ge=1, le=20)] = 3
     discount_rate: Annotated[float, Field(gt=-1, lt=1)] = 0.0
-    host_price_usd: Annotated[Decimal, Field(ge=0, allow_inf_nan=False)] = Decimal(0)
+    host_price_usd: Price = Decimal(0)
+    network_price: Price = Decimal(0)
+    installation: Price = Decimal(0)
     maintenance_per_year: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    licence_per_device_year: Price = Decimal(0)
+    staff_per_year: Price = Decimal(0)
+    insurance_per_year: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    decommissioning: Price = Decimal(0)
     residual_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    staff_per_year: Annotated[Decimal, Field(ge=0, allow_inf_nan=False)] = Decimal(0)
+    tax_rate: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    depreciation: Depreciation = "straight_line"
+    life_years: Annotated[int, Field(ge=2, le=10)] = 5
     price_band: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    price_date: Annotated[str, Field(max_length=80)] = ""
+
+
+class CloudTerms(Record):
+    """What renting costs beside the instances, and how far away they are."""
+
+    network_s: Annotated[float, Field(ge=0, le=10)] = 0.03
+    egress_gb_per_month: Annotated[float, Field(ge=0, le=1e9)] = 0.0
+    egress_usd_per_gb: Price = Decimal("0.09")
+    storage_gb: Annotated[float, Field(ge=0, le=1e9)] = 0.0
+    storage_usd_per_gb_month: Price = Decimal("0.023")
+    uplink_per_month: Price = Decimal(0)
+    support_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    spot_interrupted_share: Annotated[float, Field(ge=0, lt=1)] = 0.05
+
+
+class Uncertainty(Record):
+    """How far inputs may be off, as the half-width of a 90 % interval, a share either way.
+
+    `routing_band` is the share of the way to full depth that images may stray, 95 times of 100
+    less; `measured_band` what stays open of a latency after an hour of measuring.
+    """
+
+    load_band: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    energy_band: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    currency_band: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    cloud_band: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    routing_band: Share = 0.1
+    measured_band: Annotated[float, Field(ge=0, lt=1)] = 0.1
 
 
 class Scenario(Record):
@@ -90,17 +157,61 @@ class Scenario(Record):
     demand: Demand
     promise: Promise
     site: Site
+    routing: Drift = Drift()
+    host: Host = Host()
     finance: Finance = Finance()
+    cloud: CloudTerms = CloudTerms()
+    uncertainty: Uncertainty = Uncertainty()
+    stages: Annotated[tuple[Stage, ...], Field(max_length=20)] = ()
+
+    @model_validator(mode="after")
+    def _stages_follow_each_other(self) -> Self:
+        years = [stage.from_year for stage in self.stages]
+        if years and (years[0] != 1 or any(b <= a for a, b in pairwise(years))):
+            raise ValueError(f"stages: wanted from_year rising from 1, got {years}")
+        if years and years[-1] > self.finance.horizon_years:
+            raise ValueError(
+                f"stages: wanted from_year up to the horizon of {self.finance.horizon_years} "
+                f"years, got {years[-1]}"
+            )
+        return self
+
+    def demand_in(self, year: int) -> Demand:
+        """The demand of a year, counted from one: its stage, then the growth up to then."""
+        stage = next((each for each in reversed(self.stages) if each.from_year <= year), None)
+        base = self.demand if stage is None else stage
+        cameras = math.ceil(
+            base.cameras * (1 + self.demand.growth_per_year) ** (year - 1) * (1 - 1e-12)
+        )
+        if cameras == self.demand.cameras and base.sites == self.demand.sites:
+            return self.demand
+        fields = {name: getattr(self.demand, name) for name in Demand.model_fields}
+        return Demand(**{**fields, "cameras": min(cameras, 10**9), "sites": base.sites})
+
+
+class Assumption(Record):
+    """One input of a plan with its value, and where the value comes from if nobody gave it."""
+
+    field: Sentence
+    value: str
+    unit: str
+    is_default: bool
+    source: str
+    as_of: str
 
 
 class CostLine(Record):
-    """One line of money over the horizon, in the scenario's currency; `low` and `high` bound it."""
+    """One line of money over the horizon, in the scenario's currency; `low` and `high` bound it.
+
+    `amount` is worth of today, `by_year` the cash that moves: today, then at each year's end.
+    """
 
     name: Identifier
     amount: Money
     low: Money
     high: Money
     how: Sentence
+    by_year: tuple[Money, ...] = ()
 
 
 class Ownership(Record):
@@ -117,6 +228,14 @@ class Ownership(Record):
     per_million_low: Money | Unknown
     per_million_high: Money | Unknown
     assumptions: tuple[Sentence, ...] = ()
+    equivalent_per_year: Money | None = None
+    carbon_kg: NonNegative | None = None
+
+    @property
+    def by_year(self) -> tuple[Decimal, ...]:
+        """Cash that moves today and at each year's end, over all lines."""
+        years = [line.by_year for line in self.lines if line.by_year]
+        return tuple(sum(each, Decimal(0)) for each in zip(*years, strict=True))
 
     @model_validator(mode="after")
     def _lines_add_up(self) -> Self:
@@ -126,6 +245,27 @@ class Ownership(Record):
             if lines != whole:
                 raise ValueError(f"the lines add up to {lines} ({side}), the total says {whole}")
         return self
+
+
+class BreakEven(Record):
+    """Owning one fleet against renting another that delivers the same, with the same spares.
+
+    `hours` and `years` are of use until both have cost the same, `utilisation` the share of all
+    hours from which on owning is the cheaper. Amortisation is in none of them.
+    """
+
+    contract: Sentence
+    instance: Sentence
+    instances: PositiveCount
+    as_of: Sentence
+    is_estimate: bool
+    rented_total: Money
+    hours: Money | Unknown
+    years: Money | Unknown
+    utilisation: Money | Unknown
+    payback_years: Money | Unknown
+    net_present_value: Money
+    rate_of_return: float | Unknown
 
 
 class FleetOption(Record):
@@ -140,6 +280,19 @@ class FleetOption(Record):
     tier: str
     ownership: Ownership | Unknown
     reason: str = ""
+    batch: int = 0
+    sites: int = 1
+    servers: int = 0
+    spares: int = 0
+    hosts: int = 0
+    peak_power_w: NonNegative | Unknown = 0.0
+    full_depth_p99_s: NonNegative | Unknown = Unknown(reason="not asked")
+    promise_probability: Share | Unknown = Unknown(reason="not asked")
+    replayed_p99_s: Estimate | Unknown = Unknown(reason="not replayed")
+    simulated_p99_s: Estimate | Unknown = Unknown(reason="not simulated")
+    batch_limit_s: NonNegative = 0.0
+    against: tuple[BreakEven, ...] = ()
+    notes: tuple[Sentence, ...] = ()
 
 
 class Plan(Record):
@@ -149,6 +302,12 @@ class Plan(Record):
     scenario: Scenario
     options: tuple[FleetOption, ...]
     made_by: Sentence
+    assumptions: tuple[Assumption, ...] = ()
+
+    @property
+    def defaults(self) -> tuple[Assumption, ...]:
+        """Inputs that nobody gave."""
+        return tuple(each for each in self.assumptions if each.is_default)
 
     @property
     def chosen(self) -> FleetOption | None:

@@ -22,6 +22,7 @@ COMMANDS = {
     "size": "scenarios.size",
     "compare": "scenarios.compare",
     "sweep": "scenarios.sweep",
+    "accept": "scenarios.accept",
 }
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

@@ -1,14 +1,14 @@
 """Tables of the catalogue and the plan: what each device will take, and what owning it costs."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import get_args
 
 from domain.prediction import Prediction, Refusal
 from domain.record import Estimate, Tier, Unknown
-from domain.scenario import FleetOption, Offer, Offers, Ownership, Plan
-from domain.units import shown
+from domain.scenario import BreakEven, FleetOption, Offer, Offers, Ownership, Plan
+from domain.units import shown, shown_money, significant
 from reports.cells import Cell, Table, between, bounded, estimate, figure, percent, unit_price
 from reports.contents import Say
 
@@ -74,7 +74,7 @@ def offers_table(offers: Offers, say: Say) -> Table:
 
 def fleets_table(plan: Plan, say: Say) -> Table:
     """The fleets that a plan compares."""
-    names = ("fleet", "utilisation", "p99", "full_depth", "total")
+    names = ("fleet", "utilisation", "p99", "holds", "full_depth", "total")
     return Table(
         id="table-fleets",
         caption=say("plan.table"),
@@ -111,6 +111,73 @@ def lines_table(option: FleetOption, ownership: Ownership, say: Say) -> Table:
         columns=tuple(say(f"plan.{name}") for name in ("line", "amount", "how")),
         rows=(*lines, total),
         total_rows=1,
+    )
+
+
+def cash_table(ownership: Ownership, say: Say) -> Table:
+    """Cash by line and year: today, then at each year's end. Empty lines are left out."""
+    currency = ownership.currency
+    moving = [line for line in ownership.lines if any(line.by_year)]
+
+    def row(name: str, amounts: Sequence[Decimal]) -> tuple[Cell, ...]:
+        shares = (*amounts, sum(amounts, Decimal(0)))
+        return (Cell(name), *(Cell(shown_money(each, currency)) for each in shares))
+
+    years = (say("plan.year", number=str(year)) for year in range(1, ownership.horizon_years + 1))
+    return Table(
+        id="table-cash",
+        caption=say("plan.cash", currency=currency),
+        columns=(say("plan.line"), say("plan.today"), *years, say("plan.total")),
+        rows=(
+            *(row(line.name, line.by_year) for line in moving),
+            row(say("plan.total"), ownership.by_year),
+        ),
+        total_rows=1,
+    )
+
+
+def against_table(option: FleetOption, currency: str, say: Say) -> Table:
+    """Owning the fleet against renting as many of its devices, contract by contract."""
+    names = ("rented", "contract", "as_of", "amount", "hours", "use", "payback", "return")
+    return Table(
+        id="table-against",
+        caption=say("plan.against"),
+        columns=tuple(say(f"plan.{name}") for name in names),
+        rows=tuple(_against_row(each, currency, say) for each in option.against),
+    )
+
+
+def _against_row(each: BreakEven, currency: str, say: Say) -> tuple[Cell, ...]:
+    def told(value: Decimal | Unknown, unit: str) -> Cell:
+        if isinstance(value, Unknown):
+            return Cell(say("page.not_offered"), remark=value.reason)
+        return Cell(f"{significant(float(value), 4)} {unit}".strip())
+
+    use, rate = each.utilisation, each.rate_of_return
+    contract = say("plan.estimate", contract=each.contract) if each.is_estimate else each.contract
+    return (
+        Cell(f"{each.instances} × {each.instance}"),
+        Cell(contract),
+        Cell(each.as_of),
+        Cell(shown_money(each.rented_total, currency)),
+        told(each.hours, "h"),
+        told(use, "") if isinstance(use, Unknown) else Cell(percent(float(use))),
+        told(each.payback_years, ""),
+        told(rate, "") if isinstance(rate, Unknown) else Cell(percent(rate)),
+    )
+
+
+def defaults_table(plan: Plan, say: Say) -> Table:
+    """Every input that nobody gave, with where its value comes from."""
+    names = ("input", "value", "unit", "source", "dated")
+    return Table(
+        id="table-defaults",
+        caption=say("plan.defaults", count=str(len(plan.defaults)), all=str(len(plan.assumptions))),
+        columns=tuple(say(f"plan.{name}") for name in names),
+        rows=tuple(
+            tuple(map(Cell, (each.field, each.value, each.unit, each.source, each.as_of)))
+            for each in plan.defaults
+        ),
     )
 
 
@@ -184,11 +251,17 @@ def _fleet_row(option: FleetOption, say: Say) -> tuple[Cell, ...]:
 def _load_cells(option: FleetOption, say: Say) -> tuple[Cell, ...]:
     if not option.devices:
         # No fleet, no load: zeros here would read as measured.
-        return (Cell(say("page.not_offered")),) * 4
+        return (Cell(say("page.not_offered")),) * 5
+    seen, holds = option.replayed_p99_s, option.promise_probability
     return (
         Cell(str(option.devices)),
         Cell(percent(option.utilisation)),
-        Cell(shown(option.p99_latency_s, "s")),
+        Cell(shown(option.p99_latency_s, "s"))
+        if isinstance(seen, Unknown)
+        else Cell(shown(option.p99_latency_s, "s"), interval=shown(seen.value, "s")),
+        Cell(say("page.not_offered"), remark=holds.reason)
+        if isinstance(holds, Unknown)
+        else Cell(percent(holds)),
         Cell(say("plan.yes" if option.meets_full_depth else "plan.no")),
     )
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
+from domain.advice import advice_of
 from domain.fit import HeldOut, Validation
 from domain.prediction import Prediction
 from domain.record import Unknown
@@ -290,8 +291,8 @@ def _plan_blocks(plan: Plan, source: Paragraph, say: Say) -> Iterator[Block]:
             cameras=str(scenario.demand.cameras),
             period=shown(scenario.demand.period_s, "s"),
             arrivals=say(f"plan.{scenario.demand.arrivals}"),
-            hours=significant(scenario.demand.hours_per_day),
-            days=significant(scenario.demand.days_per_year),
+            hours=significant(scenario.demand.running_hours_per_year),
+            sites=str(scenario.demand.sites),
             p99=shown(scenario.promise.p99_latency_s, "s"),
             spares=str(scenario.promise.spare_devices),
             model=scenario.model,
@@ -301,11 +302,18 @@ def _plan_blocks(plan: Plan, source: Paragraph, say: Say) -> Iterator[Block]:
             made_by=plan.made_by.rstrip("."),
         )
     )
+    yield Sentences(say("advice.heading"), advice_of(plan, say))
     yield Sheet(purchase.fleets_table(plan, say))
     chosen = plan.chosen
     if chosen is None:
         yield Paragraph(say("head.found_no_fleet", title=scenario.title), tone="warning")
     elif isinstance(chosen.ownership, Ownership):
         yield Sheet(purchase.lines_table(chosen, chosen.ownership, say))
+        if chosen.ownership.by_year:
+            yield Sheet(purchase.cash_table(chosen.ownership, say))
+        if chosen.against:
+            yield Sheet(purchase.against_table(chosen, chosen.ownership.currency, say))
         if chosen.ownership.assumptions:
             yield Sentences(say("catalogue.assumptions"), chosen.ownership.assumptions)
+    if plan.defaults:
+        yield Sheet(purchase.defaults_table(plan, say))

@@ -78,10 +78,32 @@ def md1_wait_s(load: float, service_s: float) -> float:
 def many_servers(load: float, servers: int) -> float:
     """How much longer a wait for fixed service times is than half that of M/M/c, as a share.
 
-    `(1 − ρ)·(c − 1)·(√(4 + 5c) − 2) / (16·ρ·c)` (Cosmetatos 1976); nothing for one server.
+    `(1 − ρ)·(c − 1)·(√(4 + 5c) − 2) / (16·ρ·c)` (Cosmetatos 1976); nothing for one server. At most
+    `(c − 1) / (c + 1)`, which is exact as the load goes to zero: who waits then waits for the
+    first of c uniform remainders, 1 / (c + 1), and 1 / c where services are exponential.
     """
     busy = load / servers
-    return (1 - busy) * (servers - 1) * (math.sqrt(4 + 5 * servers) - 2) / (16 * busy * servers)
+    most = (servers - 1) / (servers + 1)
+    if not busy:
+        return most
+    heavy = (1 - busy) * (servers - 1) * (math.sqrt(4 + 5 * servers) - 2) / (16 * busy * servers)
+    return min(most, heavy)
+
+
+def mgc_wait_s(load: float, servers: int, service_s: float, service_variation: float) -> float:
+    """Mean wait, M/G/c: between the waits for fixed and for exponential services, by variation.
+
+    `(1 − Cs²)·W(M/D/c) + Cs²·W(M/M/c)` (Cosmetatos, Page), with the wait for fixed services of
+    `many_servers`; above a variation of one, that of Allen and Cunneen.
+
+    >>> mgc_wait_s(0.5, 1, 1.0, 0.0)
+    0.5
+    """
+    random_s = mean_wait_s(load, servers, service_s)
+    if service_variation >= 1 or not math.isfinite(random_s):
+        return random_s * (1 + service_variation) / 2
+    fixed_s = random_s / 2 * (1 + many_servers(load, servers))
+    return (1 - service_variation) * fixed_s + service_variation * random_s
 
 
 def wait_quantile_s(

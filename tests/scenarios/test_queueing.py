@@ -2,10 +2,13 @@
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from domain.demand import Demand, Recording
+from scenarios.demand import arrivals_s
 from scenarios.queueing import (
     allen_cunneen_s,
     batched_quantile_s,
@@ -14,9 +17,11 @@ from scenarios.queueing import (
     erlang_c,
     md1_wait_s,
     mean_wait_s,
+    mgc_wait_s,
     wait_quantile_s,
     wait_tail,
 )
+from scenarios.replay import replay
 from scenarios.simulate import simulate
 from tests.scenarios.records import demand
 
@@ -153,3 +158,55 @@ def test_the_same_seed_gives_the_same_simulation():
 def test_impossible_queues_are_refused(nonsense):
     with pytest.raises(ValueError, match="wanted"):
         nonsense()
+
+
+@pytest.mark.parametrize("timeout_s", [0.0, 0.5, 3.0])
+@pytest.mark.parametrize(("rate", "count", "most"), [(0.8, 1, 1), (3.0, 2, 4), (9.0, 3, 8)])
+def test_the_replay_is_the_simulation_image_by_image(rate, count, most, timeout_s):
+    curve = [1.0 + 0.1 * size for size in range(most)]
+    seen = simulate(
+        poisson(rate),
+        servers=count,
+        batch=most,
+        service_s=curve,
+        timeout_s=timeout_s,
+        images=1000,
+        seed=5,
+    )
+    arrived_s = arrivals_s(poisson(rate), 1000, np.random.default_rng(5))
+    again = replay(arrived_s, curve, servers=count, timeout_s=timeout_s)
+    np.testing.assert_allclose(again.latencies_s[100:], seen.latencies_s, rtol=0, atol=1e-9)
+
+
+def test_a_recorded_trace_is_replayed_and_simulated_alike():
+    recorded_s = np.array([0.0, 0.0, 0.5, 0.5, 0.5, 2.0])
+    wanted = Demand(
+        cameras=1,
+        period_s=0.4,
+        arrivals="trace",
+        trace="a.csv",
+        recording=Recording(
+            sha256="0" * 64, images=6, span_s=3.0, gap_variation=0.25, largest_burst=3
+        ),
+    )
+    seen = simulate(wanted, servers=1, batch=2, service_s=0.3, images=300, recorded_s=recorded_s)
+    arrived_s = arrivals_s(wanted, 300, np.random.default_rng(0), recorded_s)
+    assert len(arrived_s) / arrived_s[-1] == pytest.approx(2.5, rel=0.02)
+    again = replay(arrived_s, [0.3, 0.3], servers=1)
+    np.testing.assert_allclose(again.latencies_s[30:], seen.latencies_s, rtol=0, atol=1e-9)
+
+
+@given(st.floats(0.01, 0.99), st.integers(1, 50), st.floats(0, 1))
+def test_the_wait_of_many_servers_lies_between_fixed_and_exponential(share, count, variation):
+    load = share * count
+    wait_s = mgc_wait_s(load, count, 1.0, variation)
+    assert mean_wait_s(load, count, 1.0) / 2 * (1 - 1e-12) <= wait_s
+    assert wait_s <= mean_wait_s(load, count, 1.0) * (1 + 1e-12)
+    assert mgc_wait_s(load, count, 1.0, 1.0) == mean_wait_s(load, count, 1.0)
+
+
+def test_as_the_load_goes_to_zero_the_latency_is_the_service_time():
+    for count in (1, 4):
+        assert mgc_wait_s(1e-9, count, 1.0, 0.5) == pytest.approx(0, abs=1e-8)
+    arrived_s = arrivals_s(poisson(1e-6), 100, np.random.default_rng(1))
+    assert replay(arrived_s, [1.5], servers=1).latencies_s == pytest.approx(1.5)

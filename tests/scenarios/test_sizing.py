@@ -6,19 +6,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from domain.demand import Shift, Stage
 from domain.prediction import Refusal
 from domain.record import Unknown
-from domain.scenario import Finance, Ownership, Promise
+from domain.scenario import Drift, Finance, Host, Ownership, Promise, Site
 from scenarios.demand import running_share
-from scenarios.sizing import (
+from scenarios.fleet import (
     Fleet,
-    busy_share,
+    fleet_of,
     least_fleet,
     p99_latency_s,
-    plan_of,
-    service_variation,
+    promise_probability,
+    queue_of,
     utilisation,
 )
+from scenarios.limits import spares_for
+from scenarios.service import Service, service_of, service_variation
+from scenarios.sizing import Candidate, Forecasts, busy_share, plan_of
 from tests.scenarios.records import demand, device, figure, prediction, scenario
 
 arrivals = st.sampled_from(["takt", "poisson"])
@@ -27,13 +31,23 @@ latencies = st.floats(1e-4, 0.5)
 
 
 def planned(predictions, full=None, devices=None, **changes):
+    full = predictions if full is None else full
+    forecasts = {name: Forecasts.of_one(predictions[name], full.get(name)) for name in predictions}
     return plan_of(
         scenario(**changes),
-        predictions,
-        predictions if full is None else full,
+        forecasts,
         devices or {name: device(name) for name in predictions},
         "test",
     )
+
+
+def service(*seconds, log_sd=0.0, variation=0.0):
+    return Service(seconds=seconds, log_sd=log_sd, variation=variation)
+
+
+def candidate(one):
+    own = service_of({one.workload.batch: one}, one.workload.batch)
+    return Candidate(batch=one.workload.batch, prediction=one, loaded=own, promised=own, full=own)
 
 
 @given(st.integers(1, 5000), st.integers(0, 5000), arrivals, batches, latencies)
@@ -156,11 +170,11 @@ def test_demand_beyond_any_fleet_is_refused_in_words():
 
 
 def test_only_running_hours_are_busy_and_spares_share_the_work():
-    half = scenario(demand=demand(hours_per_day=12.0))
-    assert running_share(half.demand) == 0.5
+    half = demand(hours_per_day=12.0)
+    assert running_share(half) == 0.5
     assert running_share(demand(days_per_year=366.0)) == 1.0
-    fleet = Fleet(servers=1, utilisation=0.2, p99_latency_s=0.0)
-    share = busy_share(half, prediction("one", 0.01, spread=2.0), fleet)
+    fleet = Fleet(servers=1, batch=1, utilisation=0.2, p99_latency_s=0.0)
+    share = busy_share(half, candidate(prediction("one", 0.01, spread=2.0)), fleet, spares=1)
     assert share.value == pytest.approx(0.2 / 2 * 0.5)
     assert share.low == pytest.approx(share.value / 2)
     assert share.high == pytest.approx(share.value * 2)
@@ -169,10 +183,10 @@ def test_only_running_hours_are_busy_and_spares_share_the_work():
 @given(st.integers(1, 1000), latencies, st.floats(1, 3), batches, arrivals)
 def test_the_busy_share_is_a_share_with_its_value_inside(cameras, latency_s, spread, batch, kind):
     one = prediction("one", latency_s, spread=spread, batch=batch)
-    wanted = scenario(demand=demand(cameras, 2.0, kind), batch=batch)
-    fleet = least_fleet(wanted.demand, Promise(p99_latency_s=9.0), one.latency_s.high, batch, 0.0)
+    wanted = demand(cameras, 2.0, kind)
+    fleet = least_fleet(wanted, Promise(p99_latency_s=9.0), one.latency_s.high, batch, 0.0)
     assert isinstance(fleet, Fleet)
-    share = busy_share(wanted, one, fleet)
+    share = busy_share(wanted, candidate(one), fleet, spares=1)
     assert 0 <= share.low <= share.value <= share.high <= 1
 
 
@@ -205,3 +219,143 @@ def test_a_given_price_is_the_price_paid():
     cost = plan.options[0].ownership
     assert isinstance(cost, Ownership)
     assert cost.lines[0].amount == plan.options[0].devices * 123
+
+
+@given(st.integers(1, 300), st.integers(0, 300), arrivals, st.floats(1e-3, 0.1), st.floats(0, 0.02))
+def test_more_demand_never_needs_fewer_devices_in_the_replay_either(
+    cameras, more, kind, latency_s, per_image_s
+):
+    one = service(latency_s, latency_s + per_image_s, latency_s + 2 * per_image_s, log_sd=0.2)
+    counts = []
+    for each in (cameras, cameras + more):
+        promise = Promise(p99_latency_s=0.5)
+        queue = queue_of(demand(each, 2.0, kind), promise, one, images=400)
+        found = fleet_of(queue)
+        assert isinstance(found, Fleet)
+        closed = least_fleet(
+            queue.demand, promise, one.full_s * queue.factor, one.batch, one.variation
+        )
+        assert isinstance(closed, Fleet)
+        assert found.servers <= closed.servers
+        counts.append(found.servers)
+    # Drawn arrivals in batches may differ by one device where demand is alike.
+    assert counts[0] <= counts[1] + (kind == "poisson")
+
+
+@given(st.integers(1, 2000), st.integers(0, 2000), st.floats(0.9, 0.999), st.integers(0, 3))
+def test_more_servers_never_need_fewer_devices_with_their_spares(servers, more, up, least):
+    promise = Promise(
+        p99_latency_s=1.0, spare_devices=least, availability=0.999, device_availability=up
+    )
+    few, many = (count + spares_for(count, promise) for count in (servers, servers + more))
+    assert few <= many
+    assert spares_for(servers, promise) >= least
+
+
+def test_a_fleet_sized_for_a_probability_holds_with_it():
+    for confidence in (0.6, 0.95):
+        promise = Promise(p99_latency_s=0.1, confidence=confidence)
+        queue = queue_of(demand(40, 2.0), promise, service(0.01, log_sd=0.3))
+        found = fleet_of(queue)
+        assert isinstance(found, Fleet)
+        assert promise_probability(queue, found.servers) >= confidence - 1e-3
+        if found.servers > 1:
+            assert promise_probability(queue, found.servers - 1) < confidence
+
+
+def test_the_largest_batch_is_not_always_the_cheapest():
+    # Batches of 8 take ten times as long as one image: 5 devices against 4.
+    by_batch = {1: prediction("one", 0.01), 8: prediction("one", 0.1, batch=8)}
+    both = plan_of(
+        scenario(batch=8, promise=Promise(p99_latency_s=0.1)),
+        {"one": Forecasts(routed=by_batch, full=by_batch)},
+        {"one": device("one")},
+        "test",
+    )
+    assert both.options[0].batch == 1
+    assert both.options[0].servers == 4
+
+
+def test_full_depth_is_what_counts_where_the_promise_must_hold_there():
+    routed, full = {"one": prediction("one", 0.002)}, {"one": prediction("one", 0.004)}
+    typical = planned(routed, full).options[0]
+    worst = planned(routed, full, routing=Drift(hold_at_full_depth=True)).options[0]
+    assert (typical.servers, typical.meets_full_depth) == (1, False)
+    assert (worst.servers, worst.meets_full_depth) == (2, True)
+    unknown = {"one": Refusal(device_id="one", reason="no fit")}
+    refused = planned(routed, unknown, routing=Drift(fallback_share=0.1)).options[0]
+    assert "full depth" in refused.reason
+
+
+def test_time_in_fallback_costs_energy():
+    routed, full = {"one": prediction("one", 0.002)}, {"one": prediction("one", 0.02)}
+    never, often = (
+        planned(routed, full, routing=Drift(fallback_share=share)).options[0].ownership
+        for share in (0.0, 0.5)
+    )
+    assert often.total > never.total
+
+
+def test_growth_and_stages_buy_when_they_need():
+    years = Finance(horizon_years=3)
+    grown = planned(
+        {"one": prediction("one", 0.01)}, demand=demand(20, growth_per_year=1.0), finance=years
+    ).options[0]
+    assert "year 1: 1 × 2, year 2: 1 × 4, year 3: 1 × 8" in grown.notes[0]
+    hardware = grown.ownership.lines[0]
+    assert hardware.by_year == (3000, 2000, 4000, 0)
+    stages = (
+        Stage(name="poc", from_year=1, cameras=10),
+        Stage(name="pilot", from_year=2, cameras=10, sites=2),
+        Stage(name="roll-out", from_year=3, cameras=40, sites=10),
+    )
+    staged = planned({"one": prediction("one", 0.01)}, stages=stages, finance=years).options[0]
+    assert (staged.devices, staged.sites) == (50, 10)
+    # As many in each year, but more sites: the last stage is what is told.
+    wider = (
+        Stage(name="pilot", from_year=1, cameras=40),
+        Stage(name="roll-out", from_year=2, cameras=40, sites=8),
+    )
+    rolled = planned({"one": prediction("one", 0.01)}, stages=wider, finance=years).options[0]
+    assert (rolled.devices, rolled.sites, rolled.hosts) == (40, 8, 40)
+    assert staged.ownership.lines[0].by_year == (2000, 2000, 46000, 0)
+    per_year = 10 / 2.0 * 3600 * 8760
+    assert staged.ownership.images == pytest.approx(per_year * (1 + 2 + 40))
+
+
+def test_a_shift_calendar_counts_its_hours():
+    early = Shift(days=("mon", "tue", "wed", "thu", "fri"), start_hour=6.0, end_hour=14.0)
+    night = Shift(days=("sat",), start_hour=22.0, end_hour=6.0, load=0.5)
+    wanted = demand(shifts=(early, night), closed_days_per_year=15.0)
+    assert wanted.running_hours_per_year == pytest.approx(48 * 50)
+    assert wanted.full_load_hours_per_year == pytest.approx(44 * 50)
+    assert wanted.images_per_year == pytest.approx(20 * 3600 * 44 * 50)
+
+
+def test_hosts_and_racks_bound_the_fleet():
+    one = {"one": prediction("one", 0.03)}
+    card = {"one": device("one", device_class="pro_gpu")}
+    roomy = planned(one, devices=card, host=Host(devices_per_host=8, units=2, power_w=200.0))
+    assert (roomy.options[0].devices, roomy.options[0].hosts) == (15, 2)
+    power = planned(one, devices=card, host=Host(devices_per_host=8, power_limit_w=350.0))
+    assert power.options[0].hosts == 5
+    weak = planned(one, devices=card, host=Host(power_limit_w=50.0)).options[0]
+    assert "does not bear" in weak.reason
+    for limit, words in ((Rack(rack_units=10), "15 U"), (Rack(rack_power_w=1000.0), "1.5 kW")):
+        full = planned(one, devices=card, site=limit).options[0]
+        assert words in full.reason
+    board = planned(one, site=Rack(rack_units=1)).options[0]
+    assert not board.reason
+
+
+def Rack(**limits):  # noqa: N802 - reads as the noun it makes
+    return Site(**{**dict(scenario().site), **limits})
+
+
+def test_offline_work_needs_throughput_and_waits_for_nobody():
+    option = planned(
+        {"one": prediction("one", 10.0, batch=8)}, demand=demand(4, 2.0, "offline"), batch=8
+    ).options[0]
+    # 2 images a second, 0.8 a second and device, up to 70 % of the time.
+    assert option.servers == 4
+    assert not option.reason

@@ -1,0 +1,77 @@
+"""What a scenario left out: every input with its value, and the source of those nobody gave."""
+
+import json
+import tomllib
+from collections.abc import Collection, Iterator
+from decimal import Decimal
+from functools import cache
+
+from domain.catalogue import FOLDER
+from domain.columns import text_of
+from domain.record import Record, Sentence
+from domain.scenario import Assumption, Scenario
+
+# Parts of a scenario whose fields may be left out.
+PARTS = ("demand", "promise", "routing", "site", "host", "finance", "cloud", "uncertainty")
+# Fields that have a default but are no quantity that a plan rests on.
+NO_QUANTITY = frozenset({"demand.shifts", "demand.trace", "demand.recording", "site.currency_date"})
+
+
+class Origin(Record):
+    """The unit of a field, and the source of its default."""
+
+    unit: str
+    source: Sentence
+    as_of: Sentence
+
+
+@cache
+def origins() -> dict[str, Origin]:
+    """Of every field that a scenario file may leave out."""
+    blocks = tomllib.loads(text_of(FOLDER / "defaults.toml"))
+    return {field: Origin.model_validate_json(json.dumps(block)) for field, block in blocks.items()}
+
+
+def assumptions_of(scenario: Scenario, given: Collection[str]) -> tuple[Assumption, ...]:
+    """Every quantity that may be left out; the fields in `given`, as `part.field`, were not.
+
+    A field that says nothing in this scenario (hours beside a shift calendar) is left out.
+    """
+    return tuple(_assumptions(scenario, given))
+
+
+def _assumptions(scenario: Scenario, given: Collection[str]) -> Iterator[Assumption]:
+    for part in PARTS:
+        noun = getattr(scenario, part)
+        for name in type(noun).model_fields:
+            key = f"{part}.{name}"
+            if key not in origins() or _is_idle(scenario, key):
+                continue
+            origin = origins()[key]
+            is_default = key not in given
+            yield Assumption(
+                field=key,
+                value=_shown(getattr(noun, name)),
+                unit=origin.unit,
+                is_default=is_default,
+                source=origin.source if is_default else "given",
+                as_of=origin.as_of if is_default else "",
+            )
+
+
+def _is_idle(scenario: Scenario, key: str) -> bool:
+    if scenario.demand.shifts:
+        return key in ("demand.hours_per_day", "demand.days_per_year")
+    return key == "demand.closed_days_per_year" or (
+        key == "site.currency_per_usd" and scenario.site.currency == "USD"
+    )
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "not given"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Decimal):
+        return f"{value.normalize():f}" if value else "0"
+    return f"{value:g}" if isinstance(value, float) else str(value) or "not given"

@@ -1,0 +1,333 @@
+"""Ways to serve one demand: own boards, own servers, rent, or own the base and rent the peak.
+
+All with the same promise and the same spares. Pure: a scenario, predictions and prices in, ways out.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+
+from costmodel.ownership import summed
+from costmodel.renting import instances_of
+from domain.choice import WayKind
+from domain.demand import Demand, Shift
+from domain.device import DeviceSpec
+from domain.prices import Contract, HourlyRate
+from domain.record import Unknown
+from domain.scenario import (
+    CloudTerms,
+    CostLine,
+    Finance,
+    FleetOption,
+    Ownership,
+    Promise,
+    Scenario,
+)
+from domain.units import significant
+from scenarios.cloud import cheapest_rates, rented
+from scenarios.demand import Times
+from scenarios.sensitivity import Holding, holding_of, scaled
+from scenarios.sizing import Candidate, Forecasts, candidates_of, demands_of, option_of, plan_of
+
+# Of each kind, so many of the quickly sized fleets are sized again, image by image.
+MOST_REFINED = 2
+KIND_OF: dict[str, WayKind] = {"edge": "edge"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """One way with its cost; `holding` where it is owned, `rate` where any of it is rented."""
+
+    kind: WayKind
+    option: FleetOption
+    cost: Ownership
+    holding: Holding | None
+    rate: HourlyRate | None
+    how: str
+
+
+def owned_ways(
+    scenario: Scenario,
+    forecasts: Mapping[str, Forecasts],
+    devices: Mapping[str, DeviceSpec],
+    recorded_s: Times | None = None,
+) -> tuple[list[Found], list[tuple[str, str]]]:
+    """The cheapest fleets to own, boards and servers apart; and why others are none."""
+    quick = plan_of(scenario, forecasts, devices, "quick", recorded_s, is_replayed=False)
+    found: list[Found] = []
+    refused = [
+        (option.device_id, option.reason or _reason(option))
+        for option in quick.options
+        if option.reason or isinstance(option.ownership, Unknown)
+    ]
+    for kind in ("edge", "on-premises"):
+        names = [
+            option.device_id
+            for option in quick.options
+            if not option.reason
+            and isinstance(option.ownership, Ownership)
+            and _kind(devices[option.device_id]) == kind
+        ][:MOST_REFINED]
+        options = [
+            option_of(scenario, devices[name], forecasts[name], recorded_s) for name in names
+        ]
+        for option in options:
+            if isinstance(option.ownership, Ownership) and not option.reason:
+                candidate = candidate_of(scenario, forecasts[option.device_id], option.batch)
+                found.append(
+                    Found(
+                        kind=_kind(devices[option.device_id]),
+                        option=option,
+                        cost=option.ownership,
+                        holding=holding_of(scenario, devices[option.device_id], option, candidate),
+                        rate=None,
+                        how=f"{_counted(option)}, owned",
+                    )
+                )
+    return found, refused
+
+
+def _reason(option: FleetOption) -> str:
+    return option.ownership.reason if isinstance(option.ownership, Unknown) else ""
+
+
+def _kind(device: DeviceSpec) -> WayKind:
+    return KIND_OF.get(device.device_class, "on-premises")
+
+
+def _counted(option: FleetOption) -> str:
+    spares = (
+        f", {option.spares} of them spare"
+        if option.sites == 1
+        else (f": {option.sites} sites of {option.servers} and {option.spares} spare")
+    )
+    return f"{option.devices} × {option.device_name}{spares}, batches of up to {option.batch}"
+
+
+def candidate_of(scenario: Scenario, forecasts: Forecasts, batch: int) -> Candidate:
+    """The candidate that an option was sized from."""
+    found, _ = candidates_of(scenario, forecasts)
+    return next(each for each in found if each.batch == batch)
+
+
+def nearer(scenario: Scenario) -> Scenario | None:
+    """The scenario with the way to the cloud and back taken off its promise; None if that is all."""
+    left_s = scenario.promise.p99_latency_s - scenario.cloud.network_s
+    if scenario.demand.arrivals == "offline":
+        return scenario
+    if left_s <= 0:
+        return None
+    fields = {name: getattr(scenario.promise, name) for name in Promise.model_fields}
+    return _changed(scenario, promise=Promise(**{**fields, "p99_latency_s": left_s}))
+
+
+def _changed(scenario: Scenario, **changes: object) -> Scenario:
+    fields = {name: getattr(scenario, name) for name in Scenario.model_fields}
+    return Scenario.model_validate({**fields, **changes})
+
+
+def rented_ways(
+    scenario: Scenario,
+    forecasts: Mapping[str, Forecasts],
+    devices: Mapping[str, DeviceSpec],
+    recorded_s: Times | None = None,
+) -> list[Found]:
+    """Under each contract the cheapest fleet to rent, as far away as the scenario says."""
+    away = nearer(scenario)
+    offered = {name: rates for name in devices if (rates := cheapest_rates(name))}
+    if away is None or not offered:
+        return []
+    quick = plan_of(
+        away,
+        {name: forecasts[name] for name in offered},
+        {name: devices[name] for name in offered},
+        "quick",
+        recorded_s,
+        is_replayed=False,
+    )
+    best: dict[str, Found] = {}
+    for option in quick.options:
+        if not option.reason:
+            for contract, found in _rented(scenario, option, offered[option.device_id]):
+                if contract not in best or found.cost.total < best[contract].cost.total:
+                    best[contract] = found
+    refined: dict[str, Found] = {}
+    for name in sorted({found.option.device_id for found in best.values()}):
+        option = option_of(away, devices[name], forecasts[name], recorded_s)
+        by_load = fleets_by_load(away, devices[name], forecasts[name])
+        for contract, found in _rented(scenario, option, offered[name], by_load):
+            if contract not in refined or found.cost.total < refined[contract].cost.total:
+                refined[contract] = found
+    return sorted(refined.values(), key=lambda each: each.cost.total)
+
+
+def _rented(
+    scenario: Scenario,
+    option: FleetOption,
+    rates: Mapping[Contract, HourlyRate],
+    by_load: Mapping[float, FleetOption] | None = None,
+) -> Iterator[tuple[str, Found]]:
+    """The option's fleet under each contract; by the hour, no more than each load needs."""
+    if option.reason:
+        return
+    demands = demands_of(scenario)
+    most_sites = max(demand.sites for demand in demands)
+    for contract, rate in rates.items():
+        up = 1 - scenario.cloud.spot_interrupted_share if contract == "spot" else 1.0
+        # All sites share one place: spares of each, and what stands in for interrupted ones.
+        counts = [math.ceil(option.devices * demand.sites / most_sites / up) for demand in demands]
+        if by_load and not rate.is_paid_idle:
+            sites = scenario.demand.sites
+            needed = {
+                load: math.ceil(sites * (each.servers + each.spares) / up)
+                for load, each in by_load.items()
+            }
+            cost = rent_by_load(scenario, rate, needed)
+        else:
+            cost = rented(scenario, rate, counts, _images(scenario))
+        if isinstance(cost, Ownership):
+            count = instances_of(rate, max(counts))
+            label = " (price is an estimate)" if rate.is_estimate else ""
+            yield (
+                contract,
+                Found(
+                    kind="cloud",
+                    option=option,
+                    cost=cost,
+                    holding=None,
+                    rate=rate,
+                    how=f"{max(counts)} × {option.device_name} in {count} × {rate.price.provider} "
+                    f"{rate.price.instance}, {contract}{label}, price of {rate.price.as_of}",
+                ),
+            )
+
+
+def fleets_by_load(
+    scenario: Scenario, device: DeviceSpec, forecasts: Forecasts
+) -> dict[float, FleetOption]:
+    """The fleet that each load of the shift calendar needs; nothing where loads are alike."""
+    levels = sorted({load for _, load in scenario.demand.hours_at_load})
+    if len(levels) < 2 or scenario.stages or scenario.demand.growth_per_year:
+        return {}
+    fleets = {
+        load: option_of(_changed(scenario, demand=_up_to(scenario.demand, load)), device, forecasts)
+        for load in levels
+    }
+    return {} if any(option.reason for option in fleets.values()) else fleets
+
+
+def _up_to(demand: Demand, load: float) -> Demand:
+    """What of the demand a fleet for that load serves: all of lower loads, its part of higher."""
+    part = scaled(demand, load)
+    fields = {name: getattr(part, name) for name in Demand.model_fields}
+    shifts = tuple(
+        Shift(**{**dict(shift), "load": min(shift.load, load) / load}) for shift in demand.shifts
+    )
+    return Demand(**{**fields, "shifts": shifts})
+
+
+def rent_by_load(
+    scenario: Scenario, rate: HourlyRate, needed: Mapping[float, int], has_staff: bool = True
+) -> Ownership | Unknown:
+    """Renting, in the hours of each load, as many devices as it needs. Else paid once only."""
+    years, calendar = scenario.finance.horizon_years, scenario.demand.hours_at_load
+    # The people and the line to the cloud are paid once, with the first of the rented hours.
+    alone = scenario if has_staff else _changed(scenario, finance=_without_staff(scenario.finance))
+    unwired = _changed(
+        scenario,
+        finance=_without_staff(scenario.finance),
+        cloud=CloudTerms(
+            network_s=scenario.cloud.network_s, support_share=scenario.cloud.support_share
+        ),
+    )
+    lines: dict[str, CostLine] = {}
+    said: tuple[str, ...] = ()
+    for hours, load in calendar:
+        if not needed[load]:
+            continue
+        of = unwired if lines else alone
+        cost = rented(of, rate, [needed[load]] * years, 0.0, hours=[hours] * years)
+        if isinstance(cost, Unknown):
+            return cost
+        said = said or cost.assumptions
+        for line in cost.lines:
+            lines[line.name] = _added(lines[line.name], line) if line.name in lines else line
+    return summed(tuple(lines.values()), _images(scenario), scenario.site, scenario.finance, said)
+
+
+def mixed_ways(
+    scenario: Scenario,
+    forecasts: Mapping[str, Forecasts],
+    devices: Mapping[str, DeviceSpec],
+    owned: Sequence[Found],
+) -> list[Found]:
+    """Own what lower loads of the calendar need, rent the rest by the hour while load is higher.
+
+    Of one device, on the promise less the way to the cloud for all of it: an upper bound.
+    """
+    away = nearer(scenario)
+    names = dict.fromkeys([*(way.option.device_id for way in owned), *scenario.devices])
+    found: list[Found] = []
+    for name in names:
+        rate = cheapest_rates(name).get("on-demand")
+        if away is None or rate is None or name not in forecasts:
+            continue
+        fleets = fleets_by_load(away, devices[name], forecasts[name])
+        found += [
+            mixed
+            for level in sorted(fleets)[:-1]
+            if (mixed := _mixed(scenario, rate, fleets, level)) is not None
+        ]
+    return sorted(found, key=lambda each: each.cost.total)[:1]
+
+
+def _mixed(
+    scenario: Scenario, rate: HourlyRate, fleets: Mapping[float, FleetOption], level: float
+) -> Found | None:
+    base, own, sites = fleets[level], fleets[level].ownership, scenario.demand.sites
+    short = {load: sites * max(0, each.servers - base.servers) for load, each in fleets.items()}
+    rent = rent_by_load(scenario, rate, short, has_staff=False)
+    if not isinstance(own, Ownership) or not isinstance(rent, Ownership):
+        return None
+    lines = {line.name: line for line in own.lines}
+    for line in rent.lines:
+        lines[line.name] = _added(lines[line.name], line) if line.name in lines else line
+    hours = sum(hours for hours, load in scenario.demand.hours_at_load if short[load])
+    return Found(
+        kind="mixed",
+        option=fleets[max(fleets)],
+        cost=summed(
+            tuple(lines.values()),
+            _images(scenario),
+            scenario.site,
+            scenario.finance,
+            own.assumptions,
+            own.carbon_kg,
+        ),
+        holding=None,
+        rate=rate,
+        how=f"{base.devices} × {base.device_name} owned; up to {max(short.values())} more from "
+        f"{rate.price.provider} {rate.price.instance} on demand in {significant(hours)} hours a "
+        f"year, price of {rate.price.as_of}",
+    )
+
+
+def _without_staff(finance: Finance) -> Finance:
+    fields = {name: getattr(finance, name) for name in Finance.model_fields}
+    return Finance(**{**fields, "staff_per_year": Decimal(0)})
+
+
+def _images(scenario: Scenario) -> float:
+    return sum(demand.images_per_year for demand in demands_of(scenario))
+
+
+def _added(ours: CostLine, theirs: CostLine) -> CostLine:
+    return CostLine(
+        name=ours.name,
+        amount=ours.amount + theirs.amount,
+        low=ours.low + theirs.low,
+        high=ours.high + theirs.high,
+        how=f"{ours.how}; {theirs.how}"[:2000],
+        by_year=tuple(map(sum, zip(ours.by_year, theirs.by_year, strict=True))),  # type: ignore[arg-type]
+    )

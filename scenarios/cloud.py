@@ -1,0 +1,100 @@
+"""The same fleet, rented: break-even of owning against each contract that a cloud offers."""
+
+from collections.abc import Iterator, Sequence
+from decimal import Decimal
+
+from costmodel.drawn import power_of
+from costmodel.ownership import energy_price
+from costmodel.renting import break_even, instances_of, rates_for, rent_of
+from domain.catalogue import cloud_prices, commitment_discounts
+from domain.device import DeviceSpec
+from domain.prediction import Prediction
+from domain.prices import Contract, HourlyRate
+from domain.record import Unknown
+from domain.scenario import BreakEven, Demand, FleetOption, Ownership, Scenario
+from domain.units import HOURS_PER_YEAR
+from scenarios.demand import load_share
+from scenarios.sizing import demands_of
+
+
+def cheapest_rates(device_id: str) -> dict[Contract, HourlyRate]:
+    """Of each contract the cheapest offer per device and hour, whoever makes it."""
+    found: dict[Contract, HourlyRate] = {}
+    for rate in rates_for(device_id, cloud_prices(), commitment_discounts()):
+        found.setdefault(rate.contract, rate)
+    return found
+
+
+def rented(
+    scenario: Scenario,
+    rate: HourlyRate,
+    devices: Sequence[int],
+    images: float,
+    hours: Sequence[float] = (),
+) -> Ownership | Unknown:
+    """What renting so many devices a year costs, in `hours` or all that the scenario runs."""
+    hours = hours or [hours_of(each) for each in demands_of(scenario)]
+    return rent_of(
+        rate,
+        devices=devices,
+        running_hours=hours,
+        images=images,
+        site=scenario.site,
+        finance=scenario.finance,
+        cloud=scenario.cloud,
+    )
+
+
+def against_renting(
+    scenario: Scenario, option: FleetOption, device: DeviceSpec, prediction: Prediction
+) -> tuple[BreakEven, ...]:
+    """Owning the option's fleet against renting as many of the same device, spares too."""
+    if not isinstance(option.ownership, Ownership):
+        return ()
+    return tuple(_against(scenario, option, option.ownership, device, prediction))
+
+
+def _against(
+    scenario: Scenario,
+    option: FleetOption,
+    owned: Ownership,
+    device: DeviceSpec,
+    prediction: Prediction,
+) -> Iterator[BreakEven]:
+    demands = demands_of(scenario)
+    most_sites = max(demand.sites for demand in demands)
+    counts = [option.devices * demand.sites // most_sites for demand in demands]
+    hours = sum(map(hours_of, demands)) / len(demands)
+    for rate in cheapest_rates(option.device_id).values():
+        rent = rented(scenario, rate, counts, owned.images)
+        if isinstance(rent, Ownership):
+            yield break_even(
+                owned,
+                rent,
+                rate,
+                instances_of(rate, max(counts)),
+                hours,
+                busy_energy(scenario, option, device, prediction),
+                scenario.finance.discount_rate,
+            )
+
+
+def hours_of(demand: Demand) -> float:
+    """Hours of a year in which images arrive; a leap year counts as all."""
+    return min(demand.running_hours_per_year, HOURS_PER_YEAR)
+
+
+def busy_energy(
+    scenario: Scenario, option: FleetOption, device: DeviceSpec, prediction: Prediction
+) -> Decimal:
+    """What a year's work costs in energy beyond idling, for the whole fleet."""
+    power, site = power_of(device, prediction.power_w), scenario.site
+    if isinstance(power, Unknown):
+        return Decimal(0)
+    extra_w = power.peak_w.value - power.idle_w.value
+    return energy_price(
+        power_w=extra_w * option.devices * option.utilisation * load_share(scenario.demand),
+        pue=site.pue_of(device.device_class),
+        hours=HOURS_PER_YEAR,
+        price_per_kwh=site.energy_price_per_kwh + site.energy_levy_per_kwh,
+    )

@@ -1,0 +1,73 @@
+"""What bounds a fleet beside its load: devices that fail, hosts, racks."""
+
+from scipy.stats import binom
+
+from domain.device import DeviceSpec
+from domain.record import Unknown
+from domain.scenario import Host, Promise, Site
+from domain.units import shown
+
+MOST_SPARES = 100_000
+
+
+def spares_for(servers: int, promise: Promise) -> int:
+    """Devices beside `servers` so that `servers` are up for the promised share of the time.
+
+    Devices fail one by one, each up for `device_availability` of the time: the binomial tail. At
+    least the spare devices that the promise asks for.
+
+    >>> spares_for(10, Promise(p99_latency_s=1.0, spare_devices=0, availability=0.999))
+    2
+    """
+
+    def suffices(spares: int) -> bool:
+        down = binom.sf(spares, servers + spares, 1 - promise.device_availability)
+        return bool(1 - down >= promise.availability)
+
+    low, high = promise.spare_devices - 1, promise.spare_devices
+    while not suffices(high):
+        low, high = high, min(2 * high + 1, MOST_SPARES)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if suffices(middle) else (middle, high)
+    return high
+
+
+def host_within(host: Host, device: DeviceSpec) -> Host | str:
+    """The host with no more devices than its power supply bears, or why it bears none."""
+    limit = device.power_limit_w
+    if host.power_limit_w is None or device.device_class == "edge":
+        return host
+    if isinstance(limit, Unknown):
+        return f"the host's power limit can not be checked: {limit.reason}"
+    most = int((host.power_limit_w - host.power_w) / limit.value)
+    if most < 1:
+        return (
+            f"a host of {host.power_limit_w:g} W does not bear {device.name} with its "
+            f"{limit.value:g} W"
+        )
+    fields = {name: getattr(host, name) for name in Host.model_fields}
+    return Host(**{**fields, "devices_per_host": min(host.devices_per_host, most)})
+
+
+def racks_exceeded(devices: int, hosts: int, device: DeviceSpec, host: Host, site: Site) -> str:
+    """Why so many devices do not fit into the racks of one site; empty where they do.
+
+    Boards of the class `edge` stand at the line, not in a rack.
+    """
+    if device.device_class == "edge":
+        return ""
+    units = hosts * host.units
+    if site.rack_units is not None and units > site.racks * site.rack_units:
+        return f"{hosts} hosts take {units} U, {site.racks} × {site.rack_units} U of rack are there"
+    if site.rack_power_w is None:
+        return ""
+    if isinstance(device.power_limit_w, Unknown):
+        return f"the racks' power limit can not be checked: {device.power_limit_w.reason}"
+    power_w = devices * device.power_limit_w.value + hosts * host.power_w
+    if power_w > site.racks * site.rack_power_w:
+        return (
+            f"{devices} devices and their hosts draw up to {shown(power_w, 'W')}, the racks give "
+            f"{site.racks} × {shown(site.rack_power_w, 'W')}"
+        )
+    return ""

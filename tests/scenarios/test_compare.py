@@ -1,0 +1,82 @@
+"""The command on real files: ways, peers, swings and worth, from the committed reference."""
+
+import json
+
+import pytest
+
+from domain.choice import Choice
+from domain.store import load
+from scenarios.compare import main
+from scenarios.reading import LIBRARY
+from tests.scenarios.commands import run
+from tests.scenarios.test_size import SMALL
+
+LINE = LIBRARY / "inspection-line.toml"
+
+
+@pytest.fixture
+def small(tmp_path):
+    path = tmp_path / "small.toml"
+    path.write_text(SMALL.replace('["orin-nano-super"]', '["orin-nano-super", "l4", "t4"]'))
+    return path
+
+
+def test_boards_servers_and_clouds_are_held_against_each_other(results, small):
+    done = run(main, small, "--only-named", "--draws", 2000, "--format", "json")
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    kinds = {way["kind"] for way in said["ways"]}
+    assert kinds >= {"edge", "on-premises", "cloud"}
+    totals = [float(way["total"]) for way in said["ways"]]
+    assert totals == sorted(totals)
+    assert sum(way["cheapest_probability"] for way in said["ways"]) == pytest.approx(1, abs=1e-6)
+    for way in said["ways"]:
+        assert way["cost"]["low"] < float(way["total"]) < way["cost"]["high"]
+        assert way["p99_latency_s"] <= 1.0
+    # The way to the cloud and back is in what is promised.
+    cloud = next(way for way in said["ways"] if way["kind"] == "cloud")
+    assert cloud["p99_latency_s"] > 0.03
+    stored = load(results / "plans" / "choices" / "small.json", Choice)
+    assert len(stored.ways) == len(totals)
+
+
+def test_people_read_ways_peers_swings_and_what_measuring_is_worth(results, small):
+    done = run(main, small, "--only-named", "--draws", 500)
+    assert done.returncode == 0, done.stderr
+    for words in (
+        "P(cheapest)", "adaptive depth saves", "price of hardware", "expected saving",
+        "inputs are defaults", "promise holds",
+    ):  # fmt: skip
+        assert words in done.stdout
+
+
+def test_the_same_seed_gives_the_same_answer(results, small):
+    first, second = (
+        json.loads(run(main, small, "--only-named", "--draws", 500, "--format", "json").stdout)
+        for _ in range(2)
+    )
+    assert first | {"seconds_drawn": 0} == second | {"seconds_drawn": 0}
+
+
+def test_a_promise_shorter_than_the_way_to_the_cloud_leaves_it_out(results, small):
+    small.write_text(small.read_text().replace("p99_latency_s = 1.0", "p99_latency_s = 0.029"))
+    said = json.loads(run(main, small, "--only-named", "--draws", 500, "--format", "json").stdout)
+    assert {way["kind"] for way in said["ways"]} == {"edge", "on-premises"}
+
+
+def test_no_way_is_exit_7(results, small):
+    small.write_text(small.read_text().replace("p99_latency_s = 1.0", "p99_latency_s = 1e-6"))
+    done = run(main, small, "--only-named", "--draws", 500)
+    assert done.returncode == 7
+    assert done.stderr.count("\n") == 1
+
+
+def test_base_load_owned_and_peak_rented_lies_between(results):
+    done = run(
+        main, LIBRARY / "cloud-burst.toml", "--only-named", "--draws", 500, "--format", "json"
+    )
+    ways = json.loads(done.stdout)["ways"]
+    mixed = next(way for way in ways if way["kind"] == "mixed")
+    hourly = min(float(way["total"]) for way in ways if way["name"].endswith(("on-demand", "spot")))
+    assert 0 < float(mixed["total"]) < 2 * hourly
+    assert "owned; up to" in mixed["how"]
