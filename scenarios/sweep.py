@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict
+from itertools import islice
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Annotated, Any
@@ -277,7 +278,7 @@ def on_cluster(address: str) -> Drawing:
             def sent(cell: Cell) -> Any:
                 return client.submit(content_of, cell, axes, key=f"sweep-{cell.name}", pure=True)
 
-            some = [sent(cell) for cell, _ in zip(waiting, range(ahead), strict=False)]
+            some = [sent(cell) for cell in islice(waiting, ahead)]
             arriving = as_completed(some, with_results=True)
             for future, content in arriving:
                 yield by_name[future.key.removeprefix("sweep-")], content
