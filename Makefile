@@ -8,6 +8,7 @@ SESSION ?= $(eval SESSION := results/measurements/$(shell date -u +%Y%m%dT%H%M%S
 PROFILE_OPTIONS ?= --quick
 TRAIN_OPTIONS ?=
 BENCH_OPTIONS ?=
+SELFTEST_OPTIONS ?=
 SIZING_OPTIONS ?= --reference
 SEEDS ?= 0
 FAULTS_OPTIONS ?= --output results/reference/faults.json
@@ -89,17 +90,17 @@ check: setup-dev ## format, lint, types, import contract
 	@$(venv)/bin/mypy
 	@$(venv)/bin/lint-imports --no-cache | tail -n 12
 
-bench: selftest setup-debian ## the self-test, then MoR-ViT against its ideal, a ViT and its controls (quiet machine, half an hour)
+bench: setup-dev setup-debian ## the self-test; MoR-ViT against its ideal, a ViT and its controls (quiet machine, half an hour)
+	-@$(py) -m profiler selftest $(SELFTEST_OPTIONS)
 	@$(py) -m profiler bench $(BENCH_OPTIONS)
 
 selftest: setup-dev ## what the profiler itself costs and how often its verdicts are wrong (quiet machine, 20 minutes)
-	@$(py) -m profiler selftest $(BENCH_OPTIONS)
+	@$(py) -m profiler selftest $(SELFTEST_OPTIONS)
 
 comparison: setup-dev setup-debian ## train MoR-ViT and all it is compared with (hours; resumable) [SEEDS="0 1 2"]
 	@for task in inspection fashion-mnist; do for seed in $(SEEDS); do \
 	  for network in morvit vit shallow recursive random; do \
-	    $(py) -m morvit.train --task $$task --network $$network --seed $$seed \
-	      --out results/training/$$network-$$task-$$seed || exit; \
+	    $(py) -m morvit.train --task $$task --network $$network --seed $$seed || exit; \
 	  done; done; done
 
 faults: setup-dev setup-debian ## kill, mutate, fill the disk: nothing may be lost (results/reference/faults.json)

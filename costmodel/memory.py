@@ -45,6 +45,8 @@ def allocated_bytes(workload: Workload) -> float:
             kept += size.element * load.tokens * net.width
         if is_copied:
             kept += size.element * before * net.width
+        if net.is_routed and net.keys_and_values == "recursive-sharing":
+            kept += 2 * size.operand * loads[0].tokens * net.width * net.shared_layers
         peaks.append(kept + _layer_bytes(net, load.tokens, size))
     indices = INDEX_BYTES * everything * net.is_routed
     return weights + images + indices + max(peaks)

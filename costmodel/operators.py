@@ -174,7 +174,8 @@ def remembered_keys(workload: Workload, recursion: int) -> float:
     if workload.executor == "capacity":
         return float(batch * first.mean() * now.mean())
     if workload.executor == "padded":
-        return batch * expected_maximum(first, batch) * expected_maximum(now, batch)
+        # The image that is longest in one recursion is taken for the longest in the other.
+        return batch * expected_maximum(first * now, batch)
     return float(batch * (first * now).mean())
 
 

@@ -85,6 +85,11 @@ class Architecture(Record):
                 f"{self.sharing} sharing has no unshared layers, got {self.layers_before} before "
                 f"and {self.layers_after} after; use middle-{self.sharing}"
             )
+        if self.depth_parameters == "norms" and "sequence" in self.sharing:
+            raise ValueError(
+                "norms for each recursion want every layer in every recursion, which sequence sharing "
+                "does not have; use cycle or middle-cycle"
+            )
         if self.keys_and_values == "recursive-sharing" and "sequence" in self.sharing:
             raise ValueError(
                 "recursive-sharing looks at the keys of the same layer in recursion 1, which sequence "

@@ -62,7 +62,7 @@ class Packed:
 
     def __call__(self, queries: Heads, keys: Heads, values: Heads) -> Heads:
         """Each token to those of its image: a call for each length, or one ragged call on a GPU."""
-        if queries.is_cuda and queries.dtype in (torch.float16, torch.bfloat16):
+        if has_ragged_kernel(queries):
             return self._ragged(queries, keys, values)
         parts = zip(*(self._parts(each) for each in (queries, keys, values)), strict=True)
         return _joined([mixed(*heads) for heads in parts])
@@ -131,6 +131,16 @@ class Packed:
 
 
 Attend = Together | Packed
+
+
+def has_ragged_kernel(queries: Heads) -> bool:
+    """Whether torch has one attention call for images of any length: half precision, from Ampere on."""
+    return (
+        queries.is_cuda
+        and queries.dtype in (torch.float16, torch.bfloat16)
+        and queries.shape[-1] % 8 == 0
+        and torch.cuda.get_device_capability(queries.device) >= (8, 0)
+    )
 
 
 def mixed(

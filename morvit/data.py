@@ -179,7 +179,13 @@ def image_folder(folder: Path, image_size: int, channels: int) -> LabelledImages
                 fitted = picture.convert("L" if channels == 1 else "RGB").resize(
                     (image_size, image_size), Image.Resampling.BILINEAR
                 )
-        except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+        except (
+            UnidentifiedImageError,
+            Image.DecompressionBombError,
+            OSError,
+            ValueError,
+            SyntaxError,
+        ) as error:
             raise CorruptFile(f"cannot read {path} as PNG: {error}") from error
         images[place] = np.asarray(fitted).reshape(image_size, image_size, channels)
     return LabelledImages(

@@ -68,7 +68,8 @@ class Layer(nn.Module):
             queries, keys, values = heads.unbind(-3)
             keys = self.norm_keys(keys)
             if keep is not None:
-                keep(attend.remembered(keys, values))
+                # Copies: as views they would keep the queries beside them alive.
+                keep(attend.remembered(keys.contiguous(), values.contiguous()))
             mixed = attend(self.norm_queries(queries), keys, values)
         else:
             weight = self.queries_keys_values.weight[: self.width]

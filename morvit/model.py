@@ -215,7 +215,7 @@ class MoRViT(nn.Module):
         block = partial(self._block, recursion, route.memories, kept.append)
         active, votes, vote = route.active, route.votes, None
         if route.ballot is not None:
-            own, staying = self.voted(recursion, state, route)
+            own, staying = self.voted(recursion, state, route, chooses=not orders.overrule)
             vote = overruled(own, staying, orders, recursion, prefix)
             active = functional.pad(vote.goes_on, (prefix, 0), value=True)
             votes = (*votes, vote.logits)
@@ -245,12 +245,17 @@ class MoRViT(nn.Module):
         )
 
     def voted(
-        self, recursion: int, state: Float[Tensor, "batch tokens width"], route: Route
+        self,
+        recursion: int,
+        state: Float[Tensor, "batch tokens width"],
+        route: Route,
+        *,
+        chooses: bool = True,
     ) -> tuple[Vote, Bool[Tensor, "batch patches"]]:
         """The router's own vote on who enters a recursion, and the patches that are still in."""
         assert route.ballot is not None
         staying = route.active[:, self.architecture.prefix_tokens :]
-        return route.ballot(recursion, self._seen(state, route), staying), staying
+        return route.ballot(recursion, self._seen(state, route), staying, chooses), staying
 
     def _seen(self, state: Float[Tensor, "batch tokens width"], route: Route) -> Seen:
         return Seen(

@@ -63,6 +63,12 @@ class Orders:
     thresholds: tuple[float, ...] | None = None
     capacities: tuple[float, ...] | None = None
 
+    @property
+    def overrule(self) -> bool:
+        """Whether the router's own choice is of no account."""
+        others = (self.imposed, self.thresholds, self.capacities)
+        return self.uniform or any(each is not None for each in others)
+
     @classmethod
     def at_budget(cls, budget: float, recursions: int) -> "Orders":
         """A mean depth of `budget` times the full one; at 1 everything goes everywhere.
@@ -75,8 +81,9 @@ class Orders:
         return cls(capacities=survival_of_mean(budget, recursions))
 
 
-# From the recursion (0 is the first), what is seen there and the patches that are still in.
-Ballot = Callable[[int, Seen, Bool[Tensor, "batch patches"]], Vote]
+# From the recursion (0 is the first), what is seen there, the patches that are still in, and whether
+# the router itself is to choose among them; where it is overruled, its choice is not worked out.
+Ballot = Callable[[int, Seen, Bool[Tensor, "batch patches"], bool], Vote]
 
 
 def highest(
@@ -201,12 +208,20 @@ class ExpertChoice(nn.Module):
         """Votes, each on the input of its own recursion."""
         return self.vote
 
-    def vote(self, recursion: int, seen: Seen, staying: Bool[Tensor, "batch patches"]) -> Vote:
+    def vote(
+        self,
+        recursion: int,
+        seen: Seen,
+        staying: Bool[Tensor, "batch patches"],
+        chooses: bool = True,
+    ) -> Vote:
         """The vote on who of those staying enters `recursion`."""
         scores = self.scores[recursion]
         assert isinstance(scores, Scores)
         logits = scores.of(seen).squeeze(-1)
         gates = logits.sigmoid()
+        if not chooses:
+            return Vote(logits=logits, gates=gates, ranks=gates.detach(), goes_on=staying)
         if self.selection == "threshold" and not self.training:
             above = staying & (gates > THRESHOLD)
             return Vote(logits=logits, gates=gates, ranks=gates.detach(), goes_on=above)
@@ -236,13 +251,20 @@ class TokenChoice(nn.Module):
         """Votes, all decided by the state before the first recursion."""
         logits = self.scores.of(seen)
         gates = GATES[self.gate](logits)
+        ranks = GATES[self.gate](self._biased(logits.detach()))
         depth = self.depths(logits)
 
-        def vote(recursion: int, seen: Seen, staying: Bool[Tensor, "batch patches"]) -> Vote:
+        def vote(
+            recursion: int,
+            seen: Seen,
+            staying: Bool[Tensor, "batch patches"],
+            chooses: bool = True,
+        ) -> Vote:
             return Vote(
                 logits=logits[..., recursion],
                 gates=gates[..., recursion],
-                ranks=gates[..., recursion].detach(),
+                # Every patch is as likely to go one deep or more: who goes first has to go further.
+                ranks=ranks[..., max(recursion, 1)],
                 goes_on=depth >= recursion,
             )
 
@@ -252,7 +274,12 @@ class TokenChoice(nn.Module):
         self, logits: Float[Tensor, "batch patches recursions"]
     ) -> Int[Tensor, "batch patches"]:
         """The last recursion (0 is the first) that each patch chooses."""
-        return (logits if self.bias is None else logits + self.bias).argmax(dim=-1)
+        return self._biased(logits).argmax(dim=-1)
+
+    def _biased(
+        self, logits: Float[Tensor, "batch patches recursions"]
+    ) -> Float[Tensor, "batch patches recursions"]:
+        return logits if self.bias is None else logits + self.bias
 
     @torch.no_grad()
     def rebalance(
@@ -279,7 +306,13 @@ class Chance(nn.Module):
         """Votes, each with a draw of its own."""
         return self.vote
 
-    def vote(self, recursion: int, seen: Seen, staying: Bool[Tensor, "batch patches"]) -> Vote:
+    def vote(
+        self,
+        recursion: int,
+        seen: Seen,
+        staying: Bool[Tensor, "batch patches"],
+        chooses: bool = True,
+    ) -> Vote:
         """The vote on who of those staying enters `recursion`."""
         assert seen.statistics is not None
         patches = staying.shape[1]

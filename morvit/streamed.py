@@ -3,6 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
@@ -13,6 +14,7 @@ from morvit.data import LARGEST_SIDE, MOST_CLASSES, LabelledImages
 # The shorter side is brought to this over the side of the crop (224 of 256, as ViT and DeiT do).
 CROP_SHARE = 0.875
 READERS = 4
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM")
 
 
 class StreamedFolder:
@@ -26,7 +28,6 @@ class StreamedFolder:
     def __init__(self, folder: Path, image_size: int, channels: int = 3) -> None:
         try:
             from torchvision.datasets import ImageFolder
-            from torchvision.transforms import v2
         except ImportError as error:
             raise Complaint(
                 "large image folders take torchvision; install the extra `peers`"
@@ -35,7 +36,7 @@ class StreamedFolder:
             raise Complaint(f"a folder gives grey (1) or RGB (3) images, got {channels}")
         try:
             self._files = ImageFolder(str(folder))
-        except (FileNotFoundError, NotADirectoryError) as error:
+        except OSError as error:
             raise Complaint(f"cannot read folder {folder}: {error}") from error
         if not 2 <= len(self._files.classes) <= MOST_CLASSES:
             raise Complaint(
@@ -43,13 +44,7 @@ class StreamedFolder:
                 f"{len(self._files.classes)}"
             )
         self._mode = "L" if channels == 1 else "RGB"
-        self._cropped = v2.Compose(
-            [
-                v2.Resize(round(image_size / CROP_SHARE), antialias=True),
-                v2.CenterCrop(image_size),
-                v2.PILToTensor(),
-            ]
-        )
+        self._shape = (channels, image_size, image_size)
         self.names = tuple(printable(name) for name in self._files.classes)
         self.origin = f"image folder {folder.name}"
 
@@ -61,9 +56,15 @@ class StreamedFolder:
     ) -> tuple[UInt8[Tensor, "batch channels rows columns"], Int[Tensor, " batch"]]:
         """The images at these places, and their labels."""
         files = [self._files.samples[place] for place in chosen.tolist()]
+        images = torch.empty(len(files), *self._shape, dtype=torch.uint8)
+
+        def read(place: int) -> None:
+            images[place] = self._read(Path(files[place][0]))
+
         with ThreadPoolExecutor(READERS) as readers:
-            images = list(readers.map(self._read, [path for path, _ in files]))
-        return torch.stack(images), torch.tensor([label for _, label in files])
+            for _ in readers.map(read, range(len(files))):
+                pass
+        return images, torch.tensor([label for _, label in files])
 
     def first(self, count: int) -> LabelledImages:
         """So many of its images in memory, evenly from all of it."""
@@ -71,14 +72,32 @@ class StreamedFolder:
         images, labels = self.batch(places)
         return LabelledImages(images=images, labels=labels, names=self.names, origin=self.origin)
 
-    def _read(self, path: str) -> UInt8[Tensor, "channels rows columns"]:
+    def _read(self, path: Path) -> UInt8[Tensor, "channels rows columns"]:
         from PIL import Image, UnidentifiedImageError
 
+        if not path.is_file():
+            raise CorruptFile(f"{printable(str(path))} is no plain file")
+        side = self._shape[-1]
         try:
-            with Image.open(path, formats=["JPEG", "PNG"]) as picture:
+            with Image.open(path, formats=FORMATS) as picture:
                 if max(picture.size) > LARGEST_SIDE:
-                    raise CorruptFile(f"{path} is {picture.size}; sides go up to {LARGEST_SIDE}")
-                pixels: Tensor = self._cropped(picture.convert(self._mode))
-        except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
-            raise CorruptFile(f"cannot read {printable(path)} as an image: {error}") from error
-        return pixels
+                    raise CorruptFile(
+                        f"{printable(str(path))} is {picture.size}; sides go up to {LARGEST_SIDE}"
+                    )
+                # The middle is cut out before anything is resized, so that a thin image stays small.
+                width, height = picture.size
+                half = CROP_SHARE * min(width, height) / 2
+                middle = (width / 2 - half, height / 2 - half, width / 2 + half, height / 2 + half)
+                cropped = picture.convert(self._mode).resize(
+                    (side, side), Image.Resampling.BILINEAR, box=middle
+                )
+        except (
+            UnidentifiedImageError,
+            Image.DecompressionBombError,
+            OSError,
+            ValueError,
+            SyntaxError,
+        ) as error:
+            raise CorruptFile(f"cannot read {printable(str(path))} as an image: {error}") from error
+        pixels = torch.from_numpy(np.array(cropped))
+        return pixels.view(side, side, -1).permute(2, 0, 1)

@@ -55,10 +55,12 @@ def train_on(
     test: LabelledImages,
     out: Path,
     command: str,
+    name: str | None = None,
 ) -> Card:
     """Run the recipe to its end, storing the state after every epoch, then the checkpoint.
 
-    Thresholds by budget are set on `calibration`, which are training images.
+    Thresholds by budget are set on `calibration`, which are training images. The checkpoint is
+    called `name`, else as its architecture.
     """
     state = out / "state.safetensors"
     if state.exists():
@@ -93,8 +95,8 @@ def train_on(
         command=command,
         torch=torch.__version__,
     )
-    name = f"{training.architecture.name}.safetensors"
-    return save_checkpoint(training.model, card, out / name)
+    called = f"{name or training.architecture.name}.safetensors"
+    return save_checkpoint(training.model, card, out / called)
 
 
 def _write_log(history: list[Line], path: Path) -> None:
@@ -164,6 +166,8 @@ def train(
     """Train MoR-ViT or what it is compared with; run it again to go on."""
     torch.set_num_threads(threads)
     chosen = _task(task)
+    if network != "shipped" and not (folder is None and imagenet is None):
+        raise Complaint("the networks of the comparison are for --task; leave out --network")
     source: Source
     if imagenet is not None:
         name = "morvit-imagenet"
@@ -207,7 +211,7 @@ def train(
     calibration = LabelledImages(
         images=seen.images[first], labels=seen.labels[first], names=seen.names, origin=seen.origin
     )
-    card = train_on(training, source, calibration, test, folder_out, command)
+    card = train_on(training, source, calibration, test, folder_out, command, place)
     typer.echo(card.model_dump_json(include={"accuracy", "uniform_accuracy", "survival"}))
 
 

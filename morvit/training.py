@@ -1,5 +1,6 @@
 """A network half-way through its recipe: one step, one epoch, and all that resuming needs."""
 
+import hashlib
 import json
 import math
 from collections.abc import Iterator
@@ -193,15 +194,21 @@ class Training:
             for name, tensor in _below(f"optimizer-{number}.", tensors).items():
                 place, moment = name.split(".")
                 moments.setdefault(int(place), {})[moment] = tensor
+            # A weight that never had a gradient has no moments; they were stored as zeros.
+            moments = {
+                place: each for place, each in moments.items() if float(each.get("step", 1)) > 0
+            }
             groups = optimizer.state_dict()["param_groups"]
             optimizer.load_state_dict({"state": moments, "param_groups": groups})
         self.generator.set_state(tensors["generator"])
 
     def _started_as(self) -> str:
-        return json.dumps([self.architecture.key(), self.recipe.key(), self.seed])
+        teacher = "" if self.teacher is None else digest_of(self.teacher)
+        return json.dumps([self.architecture.key(), self.recipe.key(), self.seed, teacher])
 
     def _tensors(self) -> dict[str, Tensor]:
-        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        tensors = {name: torch.zeros(kind.shape) for name, kind in self._kinds().items()}
+        tensors |= {f"model.{name}": value for name, value in self.model.state_dict().items()}
         for number, optimizer in enumerate(self.optimizers):
             for place, moments in optimizer.state_dict()["state"].items():
                 tensors |= {
@@ -222,6 +229,8 @@ class Training:
         return {**kinds, "generator": Kind.of(self.generator.get_state())}
 
 
+# Tables of vectors: as little decayed as biases are.
+NOT_DECAYED = ("prefix", "positions", "depth_embeddings")
 # What each optimiser remembers of a weight, and whether it counts steps.
 MOMENTS: dict[type[torch.optim.Optimizer], tuple[tuple[str, ...], bool]] = {
     torch.optim.AdamW: (("exp_avg", "exp_avg_sq"), True),
@@ -243,9 +252,7 @@ def optimizers_of(model: MoRViT, recipe: Recipe) -> tuple[torch.optim.Optimizer,
     ]
     is_by_muon = {id(weight) for weight in by_muon}
     rest = [(name, weight) for name, weight in named if id(weight) not in is_by_muon]
-    decayed = [
-        weight for name, weight in rest if weight.ndim > 1 and name not in ("prefix", "positions")
-    ]
+    decayed = [weight for name, weight in rest if weight.ndim > 1 and name not in NOT_DECAYED]
     is_decayed = {id(weight) for weight in decayed}
     others = [weight for _, weight in rest if id(weight) not in is_decayed]
     groups: list[dict[str, Any]] = [
@@ -303,6 +310,14 @@ def augmented(
         rows[:, None, :, None],
         columns[:, None, None, :],
     ]
+
+
+def digest_of(model: MoRViT) -> str:
+    """The SHA-256 of all weights, in order."""
+    digest = hashlib.sha256()
+    for name, weight in sorted(model.state_dict().items()):
+        digest.update(name.encode() + weight.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _below(beginning: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

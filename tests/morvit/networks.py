@@ -65,7 +65,9 @@ def routed_architectures(draw: st.DrawFn) -> Architecture:
         router_reads=draw(st.sampled_from(["token", "token-and-context"])),
         router_gate=draw(st.sampled_from(["softmax", "sigmoid"])),
         router_bias=draw(st.booleans()),
-        depth_parameters=draw(st.sampled_from(["none", "embeddings", "norms"])),
+        depth_parameters=draw(
+            st.sampled_from(["none", "embeddings", *(["norms"] if sharing == "cycle" else [])])
+        ),
         keys_and_values=(
             draw(st.sampled_from(["recursion-wise", "recursive-sharing"]))
             if sharing == "cycle"

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -209,6 +211,14 @@ def test_shared_keys_and_values_are_those_of_the_first_recursion():
     for recursion in (1, 2):
         state, route = model.recurred(recursion, state, route, orders=orders)
         assert all(now is then for now, then in zip(route.memories, first, strict=True))
+    # What is remembered is what is looked at.
+    other = replace(
+        route, memories=tuple(replace(each, values=each.values + 1.0) for each in route.memories)
+    )
+    same, changed_state = (
+        model.recurred(2, state, each, orders=orders)[0] for each in (route, other)
+    )
+    assert not torch.equal(same, changed_state)
 
 
 def test_seeds_decide_the_weights():

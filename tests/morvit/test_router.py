@@ -185,3 +185,14 @@ def test_patch_statistics_are_in_the_order_of_the_patches():
     image = torch.arange(16.0).reshape(1, 1, 4, 4)
     means = patch_statistics(image, 2)[0, :, 0].tolist()
     assert means == [2.5, 4.5, 10.5, 12.5]
+
+
+def test_a_budget_on_token_choice_takes_those_who_would_go_furthest():
+    """All go one deep or more: the first cut is by who would go two deep or more."""
+    model = network(changed(router="token-choice"))
+    images = pictures(6)
+    output = model(images, orders=Orders(capacities=(0.5, 0.25, 0.1)))
+    took = output.depths[:, 1:] > 0
+    further = output.router_logits.softmax(dim=-1)[..., 1:].sum(dim=-1)
+    worst_taken = further.masked_fill(~took, 2).amin(dim=1)
+    assert (further.masked_fill(took, -1).amax(dim=1) <= worst_taken + 1e-6).all()

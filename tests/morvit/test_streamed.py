@@ -51,3 +51,22 @@ def test_folders_that_cannot_be_trained_on_are_refused(folder, tmp_path):
         StreamedFolder(single, 16)
     with pytest.raises(Complaint, match="grey"):
         StreamedFolder(folder, 16, channels=2)
+
+
+def test_a_stated_size_without_end_is_refused_before_it_is_read(folder):
+    import struct
+    import zlib
+
+    def chunk(kind, content):
+        return (
+            struct.pack(">I", len(content))
+            + kind
+            + content
+            + struct.pack(">I", zlib.crc32(kind + content))
+        )
+
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IEND", b"")
+    (folder / "cat" / "0.jpeg").write_bytes(bomb)
+    with pytest.raises(CorruptFile, match=r"0\.jpeg"):
+        StreamedFolder(folder, 16).batch(torch.tensor([0]))

@@ -231,6 +231,33 @@ def test_loss_free_balancing_evens_out_the_depths():
     assert violations[1] < violations[0]
 
 
+def test_weights_that_never_had_a_gradient_do_not_keep_a_run_from_going_on(tmp_path):
+    """At uniform depth an expert-choice router learns nothing."""
+    recipe = Recipe(**{**dict(RECIPE), "uniform_share": 1.0})
+    architecture = changed(router="expert-choice")
+    whole = run(tmp_path / "whole", recipe, architecture)
+    run(tmp_path / "parts", recipe, architecture, epochs=1)
+    resumed = run(tmp_path / "parts", recipe, architecture)
+    for name, weight in whole.model.state_dict().items():
+        assert torch.equal(resumed.model.state_dict()[name], weight), name
+
+
+def test_another_teacher_does_not_go_on_from_this_state(tmp_path):
+    recipe = Recipe(**{**dict(RECIPE), "distillation": 0.5})
+    one, other = (MoRViT(changed(recursions=1)) for _ in range(2))
+    training = Training(TOY, recipe, 0, one)
+    training.save(tmp_path / "state.safetensors")
+    Training(TOY, recipe, 0, one).resume(tmp_path / "state.safetensors")
+    with pytest.raises(Complaint, match="another network, recipe or seed"):
+        Training(TOY, recipe, 0, other).resume(tmp_path / "state.safetensors")
+
+
 def test_a_bias_that_is_not_there_cannot_be_moved():
     with pytest.raises(Complaint, match="router_bias"):
         Training(TOY, Recipe(**{**dict(RECIPE), "bias_step": 0.1}), 0)
+
+
+def test_the_networks_of_the_comparison_are_for_their_tasks(tmp_path, command):
+    result = command("--folder", str(tmp_path), "--network", "vit", "--out", str(tmp_path / "out"))
+    assert isinstance(result.exception, Complaint)
+    assert "leave out --network" in str(result.exception)

@@ -3,6 +3,10 @@
 import builtins
 import io
 import json
+import subprocess
+import sys
+import threading
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domain.scenario import Finance
+from scenarios import sweep
 from scenarios.partition import SUMMARY, Axes, Cell, costs_of, drawn, front_of
 from scenarios.sweep import main
 from tests.scenarios.commands import run
@@ -182,6 +187,71 @@ def test_a_damaged_cell_is_exit_6_and_named(results, small, tmp_path):
     assert again.returncode == 6
     assert damaged.name in again.stderr
     assert again.stderr.count("\n") == 1
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    """A scheduler and two workers on this machine: its address, and the workers' processes."""
+    pytest.importorskip("distributed")
+    named = tmp_path / "scheduler.json"
+
+    def dask(*arguments):
+        return subprocess.Popen(
+            [sys.executable, "-m", "dask", *arguments, "--host", "127.0.0.1", "--no-dashboard"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    processes = [dask("scheduler", "--port", "0", "--scheduler-file", str(named))]
+    try:
+        for number in range(2):
+            processes.append(
+                dask(
+                    "worker",
+                    "--scheduler-file",
+                    str(named),
+                    "--nthreads",
+                    "1",
+                    "--no-nanny",
+                    "--local-directory",
+                    str(tmp_path / f"worker-{number}"),
+                )
+            )
+        for _ in range(600):
+            if named.exists() and named.read_text():
+                break
+            time.sleep(0.1)
+        yield json.loads(named.read_text())["address"], processes[1:]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+# What dask warns of while workers come and go is dask's affair.
+@pytest.mark.filterwarnings("ignore")
+def test_a_cluster_draws_the_same_rows_and_a_killed_worker_changes_nothing(
+    results, small, tmp_path, cluster, monkeypatch
+):
+    address, workers = cluster
+    monkeypatch.setattr(sweep, "AHEAD", 1)  # fewer at once than there are cells
+    alone = swept(small, tmp_path / "alone")
+    folder = tmp_path / "together"
+
+    def kill_once_it_draws():
+        while not list(folder.glob("*.parquet")):
+            time.sleep(0.01)
+        workers[0].kill()
+
+    killer = threading.Thread(target=kill_once_it_draws, daemon=True)
+    killer.start()
+    together = swept(small, folder, "--cluster", address)
+    assert together.returncode == alone.returncode == 0, together.stderr
+    assert len(rows(folder)) > 2
+    assert rows(folder) == rows(tmp_path / "alone")
+    assert together.stdout == alone.stdout
+    killer.join(10)
+    assert workers[0].wait(10) != 0
 
 
 def test_a_cluster_without_dask_is_one_sentence(results, small, tmp_path, monkeypatch):
