@@ -3,7 +3,6 @@
 import hashlib
 import importlib
 import io
-import os
 import resource
 import shutil
 import sys
@@ -18,13 +17,14 @@ from unittest import mock
 
 from domain.measurement import Measurement
 from domain.shell import run_shell, say
-from domain.store import Journal, read_journal, save
+from domain.store import REFERENCE_JOURNAL, Journal, load, read_journal, save
 from profiler.messages import Source
 from profiler.session import JOURNAL, SESSION, Session
 from tests.profiler.conftest import ROOT
 from tests.profiler.networks import session
 
 REFERENCE = ROOT / "results" / "reference"
+SWEEP = (REFERENCE / REFERENCE_JOURNAL).parent
 POINTS, RUNS = 9, 3
 CSV = """model,device_id,precision_id,runtime_id,batch_size,img_size
 morvit-small,l4,fp16,engine,8,224
@@ -174,7 +174,7 @@ def built(world: Path) -> None:
 
     shutil.copytree(REFERENCE / "fits", world / "reference" / "fits")
     mine = world / "measurements" / "mine"
-    first = Session.model_validate_json((REFERENCE / SESSION).read_bytes())
+    first = load(SWEEP / SESSION, Session)
     points = first.plan.points[:: max(1, len(first.plan.points) // POINTS)][:POINTS]
     plan = type(first.plan)(name="slice", runs=RUNS, points=points)
     save(Session(**{**dict(first), "plan": plan}), mine / SESSION)
@@ -208,16 +208,12 @@ def built(world: Path) -> None:
 
 
 def _reference_records() -> tuple[Measurement, ...]:
-    from domain.store import reference_journal
-
-    with mock.patch.dict(os.environ, {"MORSIZER_RESULTS": str(REFERENCE.parent)}):
-        return read_journal(reference_journal())
+    return read_journal(REFERENCE / REFERENCE_JOURNAL)
 
 
 def _resaved(path: Path) -> None:
     """The same record, sealed: what was committed before may have no seal."""
     from domain.routing import RouterDecisions
-    from domain.store import load
 
     save(load(path, RouterDecisions), path)
 
