@@ -75,15 +75,13 @@ def packed(block: Block, state: Float[Tensor, "batch tokens width"], going: Goin
     """One gather of the active tokens of all images into one matrix, the block, one scatter.
 
     Images lie in the matrix by their number of tokens, so that those alike share one attention
-    call without a copy. An image without active tokens is not in it.
+    call without a copy. An image without active tokens is not in it. Where the host knows that all
+    have as many, the matrix is a rectangle.
     """
-    batch = len(state)
     if going.each is not None:
-        rows = _places(going.active, batch * going.each)
-        attend = Packed(((batch, going.each),) if going.each else (), None, batch)
-    else:
-        lengths: list[int] = going.active.sum(dim=1).tolist()  # shapes depend on data: a wait
-        rows, attend = _by_length(going.active, lengths)
+        return _rectangle(block, state, going, going.each)
+    lengths: list[int] = going.active.sum(dim=1).tolist()  # shapes depend on data: a wait
+    rows, attend = _by_length(going.active, lengths)
     if not attend.groups:
         return _unmoved(state, rows)
     return _on_rows(block, state, going, rows, attend)
@@ -103,17 +101,7 @@ def capacity(block: Block, state: Float[Tensor, "batch tokens width"], going: Go
                 "top-k, or use packed"
             )
         [each] = lengths
-    rows = _places(going.active, len(state) * each)
-    if not each:
-        return _unmoved(state, rows)
-
-    def on_rectangle(
-        gathered: Float[Tensor, "rows width"], attend: Attend
-    ) -> Float[Tensor, "rows width"]:
-        rectangle = gathered.view(len(state), each, -1)
-        return block(rectangle, attend).flatten(0, 1)
-
-    return _on_rows(on_rectangle, state, going, rows, Together())
+    return _rectangle(block, state, going, each)
 
 
 def padded(block: Block, state: Float[Tensor, "batch tokens width"], going: Going) -> Ran:
@@ -136,6 +124,26 @@ def padded(block: Block, state: Float[Tensor, "batch tokens width"], going: Goin
     gates = going.gate.flatten().index_select(0, rows)
     updated = gated(gathered[is_real], moved[is_real], gates)
     return Ran(state=_written(state, rows, updated, going.into), moved=updated, rows=rows)
+
+
+def _rectangle(
+    block: Block, state: Float[Tensor, "batch tokens width"], going: Going, each: int
+) -> Ran:
+    batch, tokens, _ = state.shape
+    if each == tokens:  # nothing stays behind: nothing to gather or to write back
+        moved = gated(state, block(state, Together()), going.gate)
+        return Ran(state=moved, moved=moved.flatten(0, 1), rows=None)
+    rows = _places(going.active, batch * each)
+    if not each:
+        return _unmoved(state, rows)
+
+    def on_rectangle(
+        gathered: Float[Tensor, "rows width"], attend: Attend
+    ) -> Float[Tensor, "rows width"]:
+        rectangle = gathered.view(batch, each, -1)
+        return block(rectangle, attend).flatten(0, 1)
+
+    return _on_rows(on_rectangle, state, going, rows, Together())
 
 
 def _unmoved(state: Float[Tensor, "batch tokens width"], rows: Int[Tensor, " rows"]) -> Ran:

@@ -102,6 +102,8 @@ def best(
     scores: Float[Tensor, "batch patches"], eligible: Bool[Tensor, "batch patches"], wanted: int
 ) -> Bool[Tensor, "batch patches"]:
     """The `wanted` best-scored patches of each image, of which that many are eligible."""
+    if wanted == scores.shape[1]:
+        return eligible
     places = scores.masked_fill(~eligible, -math.inf).topk(wanted, dim=1, sorted=False).indices
     return torch.zeros_like(eligible).scatter(1, places, True)
 

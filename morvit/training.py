@@ -21,6 +21,7 @@ from morvit import losses
 from morvit.data import LabelledImages, normalised
 from morvit.evaluation import Line, evaluated, routing_line
 from morvit.model import MoRViT, Output
+from morvit.muon import Muon
 from morvit.router import Orders, TokenChoice
 from morvit.tensors import Kind, read_tensors, write_tensors
 from morvit.weights import Recipe
@@ -234,15 +235,15 @@ NOT_DECAYED = ("prefix", "positions", "depth_embeddings")
 # What each optimiser remembers of a weight, and whether it counts steps.
 MOMENTS: dict[type[torch.optim.Optimizer], tuple[tuple[str, ...], bool]] = {
     torch.optim.AdamW: (("exp_avg", "exp_avg_sq"), True),
-    torch.optim.Muon: (("momentum_buffer",), False),
+    Muon: (("momentum_buffer",), False),
 }
 
 
 def optimizers_of(model: MoRViT, recipe: Recipe) -> tuple[torch.optim.Optimizer, ...]:
     """AdamW for everything; or Muon for the matrices of the layers, at AdamW's scale of updates.
 
-    Muon: Jordan 2024, with the scale of arXiv 2502.16982, section 2.2, so that one learning rate
-    serves both. Embeddings, head and router keep AdamW; vectors are not decayed.
+    Muon's updates have AdamW's size, so one learning rate serves both. Embeddings, head and router
+    keep AdamW; vectors are not decayed.
     """
     named = list(model.named_parameters())
     by_muon = [
@@ -262,10 +263,7 @@ def optimizers_of(model: MoRViT, recipe: Recipe) -> tuple[torch.optim.Optimizer,
     adam = torch.optim.AdamW(groups)
     if not by_muon:
         return (adam,)
-    muon = torch.optim.Muon(
-        by_muon, weight_decay=recipe.weight_decay, adjust_lr_fn="match_rms_adamw"
-    )
-    return adam, muon
+    return adam, Muon(by_muon, weight_decay=recipe.weight_decay)
 
 
 def learning_rate(step: int, steps: int, recipe: Recipe) -> float:
