@@ -148,6 +148,30 @@ def survival_of_mean(mean: float, recursions: int) -> tuple[float, ...]:
     return tuple(high**r for r in range(1, recursions + 1))
 
 
+def capacities_of_budget(budget: float, recursions: int) -> tuple[float, ...]:
+    """Capacities whose mean is `budget`: everything once as far as that goes, then ever fewer.
+
+    1, q, q² …, with q by bisection. Below one recursion in all only a share enters the first. What
+    every patch does needs no choice, so the routed pass and the uniform one are alike so far.
+
+    >>> capacities_of_budget(1 / 6, 3)
+    (0.5, 0.0, 0.0)
+    >>> [round(share, 3) for share in capacities_of_budget(0.5, 3)]
+    [1.0, 0.366, 0.134]
+    """
+    if not 0 <= budget <= 1:
+        raise ValueError(f"wanted a budget between 0 and 1, got {budget}")
+    wanted = budget * recursions
+    if wanted <= 1:
+        return (wanted,) + (0.0,) * (recursions - 1)
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        reached = sum(middle**r for r in range(recursions))
+        low, high = (middle, high) if reached < wanted else (low, middle)
+    return tuple(high**r for r in range(recursions))
+
+
 def default_capacities(recursions: int) -> tuple[float, ...]:
     """Shares that balanced token-choice would use, (R − r + 1)/R (MoR, arXiv 2507.10524).
 

@@ -8,7 +8,7 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from domain.architecture import Architecture
-from domain.routing import survival_of_mean
+from domain.routing import capacities_of_budget
 from morvit import losses
 from morvit.data import LabelledImages, normalised
 from morvit.losses import LossWeights
@@ -107,7 +107,7 @@ def thresholds_at(
     """
     model.eval()
     architecture = model.architecture
-    wanted = survival_of_mean(budget, architecture.recursions)
+    wanted = capacities_of_budget(budget, architecture.recursions)
     parts = torch.split(images, EVALUATION_BATCH)
     states = [model.begun(normalised(part)) for part in parts]
     thresholds: list[float] = []
@@ -118,9 +118,11 @@ def thresholds_at(
         ordered = gates.sort(descending=True).values
         if keep >= len(ordered):
             level = 0.0
+        elif not keep:
+            level = 1.0  # which no gate is above
         else:
             # Half-way between the last that goes on and the first that does not.
-            level = float((ordered[max(keep, 1) - 1] + ordered[max(keep, 1)]) / 2)
+            level = float((ordered[keep - 1] + ordered[keep]) / 2)
         thresholds.append(level)
         orders = Orders(thresholds=tuple(thresholds))
         states = [

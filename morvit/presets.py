@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from domain.architecture import Architecture
-from domain.routing import survival_of_mean
+from domain.routing import capacities_of_budget
 from morvit.losses import LossWeights
 from morvit.weights import Recipe
 
@@ -18,10 +18,11 @@ Task = Literal["fashion-mnist", "inspection"]
 NetworkName = Literal["morvit", "vit", "shallow", "recursive", "random"]
 
 WIDTH, HEADS, DEPTH = 64, 2, 12
-# One layer before, one used ten times, one after: twelve effective layers of three unique ones.
-RECURSIONS = DEPTH - 2
+# A block of three layers, four times: twelve effective layers of three unique ones. Every patch goes
+# through it once, as through a ViT of three layers; the router chooses who goes on.
+SHARED_LAYERS, RECURSIONS = 3, 4
 # Mean share of the recursions that a token of the routed networks enters.
-BUDGET = 0.25
+BUDGET = 0.36
 # Layers of the plain ViT whose throughput is nearest to that of the routed network.
 SHALLOW_DEPTH = 4
 
@@ -37,6 +38,7 @@ class Setting:
     batch: int
     learning_rate: float
     largest_shift: int
+    turn: bool
     training_images: int
     test_images: int
 
@@ -50,6 +52,7 @@ SETTINGS: dict[Task, Setting] = {
         batch=64,
         learning_rate=2e-3,
         largest_shift=1,
+        turn=False,
         training_images=60_000,
         test_images=10_000,
     ),
@@ -58,9 +61,10 @@ SETTINGS: dict[Task, Setting] = {
         patch_size=16,
         classes=5,
         epochs=6,
-        batch=32,
+        batch=16,
         learning_rate=2e-3,
         largest_shift=0,
+        turn=True,
         training_images=6_000,
         test_images=2_000,
     ),
@@ -80,6 +84,7 @@ def recipe_of(task: Task, network: NetworkName) -> Recipe:
         "batch": setting.batch,
         "learning_rate": setting.learning_rate,
         "largest_shift": setting.largest_shift,
+        "turn": setting.turn,
         "precision": "fp32",
         "optimizer": "muon",
     }
@@ -103,10 +108,9 @@ def _recursive(name: str, setting: Setting, router: str) -> Architecture:
     return Architecture.model_validate(
         {
             **_plain(name, setting, DEPTH).model_dump(),
-            "layers_before": 1,
-            "shared_layers": 1,
+            "shared_layers": SHARED_LAYERS,
             "recursions": RECURSIONS,
-            "layers_after": 1,
+            "sharing": "cycle",
             "router": router,
             "depth_parameters": "norms",
         }
@@ -122,10 +126,11 @@ NETWORKS: dict[NetworkName, Callable[[str, Setting], Architecture]] = {
 }
 
 _ROUTED: dict[str, object] = {
-    "capacities": survival_of_mean(BUDGET, RECURSIONS),
-    "budgets": (0.12, 0.5),
-    "uniform_share": 0.15,
-    "warm_epochs": 1.0,
+    "capacities": capacities_of_budget(BUDGET, RECURSIONS),
+    "budgets": (0.28, 0.45),
+    "uniform_share": 0.1,
+    "warm_epochs": 1.5,
+    "warm_from": "first",
     "losses": LossWeights(auxiliary=0.01, router_z=0.0, balancing=0.0),
 }
 _EVERYWHERE: dict[str, object] = {"uniform_share": 1.0}

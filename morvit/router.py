@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from domain.architecture import ROUTER_HIDDEN, Architecture
-from domain.routing import default_capacities, survival_of_mean
+from domain.routing import capacities_of_budget, default_capacities
 
 Selection = Literal["top-k", "threshold"]
 
@@ -39,7 +39,8 @@ class Vote:
 
     `ranks` say who goes on before whom, `gates` how strongly the block moves a patch; but for chance
     they are the same. `each` is the number of patches of every image that go on, where that is no
-    matter of data.
+    matter of data. Where it was settled beforehand that all patches of an image go on, there was
+    nothing to choose, and their gate is one.
     """
 
     logits: Float[Tensor, "batch patches"]
@@ -78,7 +79,7 @@ class Orders:
         """
         if budget == 1:
             return cls(uniform=True)
-        return cls(capacities=survival_of_mean(budget, recursions))
+        return cls(capacities=capacities_of_budget(budget, recursions))
 
 
 # From the recursion (0 is the first), what is seen there, the patches that are still in, and whether
@@ -128,16 +129,25 @@ def overruled(
     if orders.imposed is not None:
         wanted = orders.imposed[:, recursion] - prefix
         each = _alike(wanted)
+        if each is None or each == patches:
+            vote = replace(vote, gates=vote.gates.masked_fill((wanted == patches)[:, None], 1.0))
         if each is not None:
             return replace(vote, goes_on=best(vote.ranks, staying, each), each=each)
         return replace(vote, goes_on=highest(vote.ranks, staying, wanted), each=None)
     if orders.thresholds is not None:
         goes_on = staying & (vote.ranks > orders.thresholds[recursion])
-        return replace(vote, goes_on=goes_on, each=None)
+        gates = vote.gates if orders.thresholds[recursion] else torch.ones_like(vote.gates)
+        return replace(vote, gates=gates, goes_on=goes_on, each=None)
     if orders.capacities is not None:
         kept = kept_of(orders.capacities, patches)[recursion]
-        return replace(vote, goes_on=best(vote.ranks, staying, kept), each=kept)
+        return _keeping(vote, staying, kept)
     return vote
+
+
+def _keeping(vote: Vote, staying: Bool[Tensor, "batch patches"], kept: int) -> Vote:
+    patches = staying.shape[1]
+    gates = torch.ones_like(vote.gates) if kept == patches else vote.gates
+    return replace(vote, gates=gates, goes_on=best(vote.ranks, staying, kept), each=kept)
 
 
 def _alike(counts: Int[Tensor, " batch"]) -> int | None:
@@ -227,9 +237,8 @@ class ExpertChoice(nn.Module):
         if self.selection == "threshold" and not self.training:
             above = staying & (gates > THRESHOLD)
             return Vote(logits=logits, gates=gates, ranks=gates.detach(), goes_on=above)
-        kept = self.kept[recursion]
-        goes_on = best(gates.detach(), staying, kept)
-        return Vote(logits=logits, gates=gates, ranks=gates.detach(), goes_on=goes_on, each=kept)
+        vote = Vote(logits=logits, gates=gates, ranks=gates.detach(), goes_on=staying)
+        return _keeping(vote, staying, self.kept[recursion])
 
 
 class TokenChoice(nn.Module):

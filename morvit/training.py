@@ -16,7 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from domain.architecture import Architecture
 from domain.complaint import Complaint, CorruptFile
-from domain.routing import survival_of_mean
+from domain.routing import capacities_of_budget
 from morvit import losses
 from morvit.data import LabelledImages, normalised
 from morvit.evaluation import Line, evaluated, routing_line
@@ -105,7 +105,8 @@ class Training:
             for group in optimizer.param_groups:
                 group["lr"] = rate
         orders = self._orders(step / batches)
-        pixels = normalised(augmented(images, recipe.largest_shift, recipe.flip, self.generator))
+        moved = augmented(images, recipe.largest_shift, recipe.flip, self.generator)
+        pixels = normalised(turned(moved, self.generator) if recipe.turn else moved)
         # On a CPU the fused attention's backward pass is slow in bf16; plain products are not.
         backend = SDPBackend.MATH if recipe.precision == "amp_bf16" else SDPBackend.FLASH_ATTENTION
         with _precision(recipe.precision), sdpa_kernel([backend, SDPBackend.MATH]):
@@ -140,7 +141,9 @@ class Training:
         if recipe.budgets is not None:
             low, high = recipe.budgets
             budget = low + (high - low) * share
-            return Orders(capacities=warmed(survival_of_mean(budget, recursions), epochs, recipe))
+            return Orders(
+                capacities=warmed(capacities_of_budget(budget, recursions), epochs, recipe)
+            )
         if recipe.warm_epochs and recipe.capacities is not None:
             return Orders(capacities=warmed(recipe.capacities, epochs, recipe))
         return Orders()
@@ -276,15 +279,22 @@ def learning_rate(step: int, steps: int, recipe: Recipe) -> float:
 
 
 def warmed(shares: tuple[float, ...], epochs: float, recipe: Recipe) -> tuple[float, ...]:
-    """Capacities on their way from one down to `shares`, by half a cosine over the warm epochs.
+    """Capacities on their way to `shares`, by half a cosine over the warm epochs.
+
+    They come down from one, or, where the recipe grows from the first recursion, up from nothing in
+    all but that.
 
     >>> warmed((0.5,), 1.0, Recipe(epochs=4, warm_epochs=2.0))
     (0.75,)
+    >>> warmed((1.0, 0.5), 1.0, Recipe(epochs=4, warm_epochs=2.0, warm_from="first"))
+    (1.0, 0.25)
     """
     if epochs >= recipe.warm_epochs:
         return shares
     left = (1 + math.cos(math.pi * epochs / recipe.warm_epochs)) / 2
-    return tuple(share + (1 - share) * left for share in shares)
+    started = 1.0 if recipe.warm_from == "full" else 0.0
+    later = tuple(share + (started - share) * left for share in shares)
+    return later if recipe.warm_from == "full" else (shares[0], *later[1:])
 
 
 def augmented(
@@ -308,6 +318,18 @@ def augmented(
         rows[:, None, :, None],
         columns[:, None, None, :],
     ]
+
+
+def turned(
+    images: UInt8[Tensor, "batch channels side side"], generator: torch.Generator
+) -> UInt8[Tensor, "batch channels side side"]:
+    """Each image turned by none, one, two or three right angles: for what has no upside."""
+    quarters = torch.randint(0, 4, (len(images),), generator=generator)
+    whole = torch.empty_like(images)
+    for quarter in range(4):
+        chosen = quarters == quarter
+        whole[chosen] = torch.rot90(images[chosen], quarter, (2, 3))
+    return whole
 
 
 def digest_of(model: MoRViT) -> str:

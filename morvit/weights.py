@@ -31,8 +31,9 @@ class Recipe(Record):
 
     `capacities` and `selection` are for expert choice and chance: training always takes the top k,
     `selection` says what inference does. With `budgets` each batch that does not go everywhere has
-    a mean depth drawn between the two, so that one checkpoint serves them all; `warm_epochs` start
-    from full depth and go down to that by half a cosine (MoR, arXiv 2507.10524, section 2).
+    a mean depth drawn between the two, so that one checkpoint serves them all; `warm_epochs` go to
+    that by half a cosine from full depth (MoR, arXiv 2507.10524, section 2) or from the first
+    recursion alone, which is cheaper and learned sooner here. `turn` is for what has no upside.
     `bias_step` is what loss-free balancing moves a bias by. `distillation` weighs the divergence
     from a teacher's answers against cross-entropy, both softened by `temperature`.
     """
@@ -45,12 +46,14 @@ class Recipe(Record):
     uniform_share: Share = 0.15
     largest_shift: Count = 1
     flip: bool = True
+    turn: bool = False
     precision: Literal["fp32", "amp_bf16"] = "amp_bf16"
     largest_gradient: Positive = 1.0
     optimizer: Literal["adamw", "muon"] = "adamw"
     capacities: tuple[Share, ...] | None = None
     budgets: tuple[Share, Share] | None = None
     warm_epochs: Annotated[float, Field(ge=0)] = 0.0
+    warm_from: Literal["full", "first"] = "full"
     bias_step: Annotated[float, Field(ge=0)] = 0.0
     distillation: Share = 0.0
     temperature: Positive = 2.0

@@ -5,7 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from domain.routing import RoutingDistribution, default_capacities, survival_of_mean
+from domain.routing import (
+    RoutingDistribution,
+    capacities_of_budget,
+    default_capacities,
+    survival_of_mean,
+)
 from tests.domain.strategies import routings, survivals
 
 tokens_ = st.integers(min_value=1, max_value=600)
@@ -83,11 +88,20 @@ def test_full_routing_goes_everywhere(tokens, recursions):
     assert RoutingDistribution.full(tokens, recursions).mean_depth == 1
 
 
+@pytest.mark.parametrize("survival_of", [survival_of_mean, capacities_of_budget])
 @given(st.floats(min_value=0, max_value=1), st.integers(min_value=1, max_value=12))
-def test_the_survival_of_a_mean_has_that_mean_and_never_rises(mean, recursions):
-    survival = survival_of_mean(mean, recursions)
+def test_the_survival_of_a_mean_has_that_mean_and_never_rises(survival_of, mean, recursions):
+    survival = survival_of(mean, recursions)
     assert sum(survival) / recursions == pytest.approx(mean, abs=1e-9)
     assert all(later <= earlier for earlier, later in pairwise((1.0, *survival)))
+
+
+@given(st.floats(min_value=0, max_value=1), st.integers(min_value=1, max_value=12))
+def test_capacities_of_a_budget_send_everything_through_one_recursion_before_any_through_two(
+    budget, recursions
+):
+    first, *others = capacities_of_budget(budget, recursions)
+    assert first == 1 or not any(others)
 
 
 def test_default_capacities_fall_from_one_in_equal_steps():

@@ -74,8 +74,8 @@ def test_all_give_the_gradients_of_masked(router, executor, memory):
 
 
 def test_the_router_learns_from_the_task_through_its_gate():
-    for router in ("expert-choice", "token-choice"):
-        model = network(changed(router=router)).train()
+    for router, capacities in (("expert-choice", (0.8, 0.5, 0.2)), ("token-choice", None)):
+        model = network(changed(router=router), capacities=capacities).train()
         model(pictures(3)).logits.square().sum().backward()
         for name, weight in model.router.named_parameters():
             assert weight.grad is not None, name

@@ -21,7 +21,8 @@ def test_singular_values_end_about_one(rows: int, columns: int, count: int, seed
     matrices = bases[:, :, :least] * values[:, None] @ others[:, :, :least].transpose(1, 2)
     turned = orthogonalised(matrices)
     seen = torch.linalg.svdvals(turned)
-    assert (seen > 0.6).all() and (seen < 1.3).all()
+    assert (seen > 0.6).all()
+    assert (seen < 1.3).all()
     # The singular vectors stay: the product with the transpose is symmetric and positive.
     product = matrices.transpose(1, 2) @ turned
     assert torch.allclose(product, product.transpose(1, 2), atol=1e-3)

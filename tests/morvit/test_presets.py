@@ -2,7 +2,7 @@ import pytest
 
 from morvit.presets import NETWORKS, SETTINGS, architecture_of, recipe_of
 
-ROUTES = {"capacities", "budgets", "uniform_share", "warm_epochs", "losses"}
+ROUTES = {"capacities", "budgets", "uniform_share", "warm_epochs", "warm_from", "losses"}
 
 
 @pytest.mark.parametrize("task", SETTINGS)

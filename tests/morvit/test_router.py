@@ -123,6 +123,27 @@ def test_a_budget_takes_that_share_of_full_depth_and_one_is_everything():
     ).all()
 
 
+@given(
+    st.sampled_from(["expert-choice", "token-choice", "random"]),
+    st.integers(0, 9),
+    st.sampled_from(["masked", "padded", "packed"]),
+)
+def test_an_image_all_of_which_is_to_go_on_goes_as_if_there_were_no_router(router, seed, executor):
+    model, images = network(changed(router=router), seed), pictures(3, seed=seed)
+    everywhere = model(images, orders=Orders(uniform=True)).logits
+    tokens = model.architecture.tokens
+    mixed = torch.tensor([[tokens] * 3, [tokens, 9, 4], [tokens] * 3])
+    for orders in (
+        Orders(capacities=(1.0,) * 3),
+        Orders(thresholds=(0.0,) * 3),
+        Orders(imposed=torch.full((3, 3), tokens)),
+        Orders(imposed=mixed),
+    ):
+        logits = model(images, orders=orders, executor=executor).logits
+        # Whatever goes on beside it in the batch.
+        torch.testing.assert_close(logits[[0, 2]], everywhere[[0, 2]], rtol=1e-4, atol=1e-4)
+
+
 @given(st.sampled_from(["expert-choice", "token-choice"]), st.integers(0, 9))
 def test_a_higher_threshold_never_lets_more_go_on(router, seed):
     model, images = network(changed(router=router), seed), pictures(4, seed=seed)

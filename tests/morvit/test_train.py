@@ -2,6 +2,8 @@ import json
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from domain.complaint import Complaint, CorruptFile
@@ -11,7 +13,7 @@ from morvit.data import LabelledImages, normalised
 from morvit.losses import LossWeights
 from morvit.model import MoRViT
 from morvit.train import train_on
-from morvit.training import UNIFORM, Training, augmented, learning_rate
+from morvit.training import UNIFORM, Training, augmented, learning_rate, turned, warmed
 from morvit.weights import Recipe, load_checkpoint
 from tests.morvit.networks import TOY, changed
 
@@ -130,6 +132,30 @@ def test_augmentation_moves_and_mirrors_but_keeps_pixels():
     assert places == {(row, column) for row in (1, 2, 3) for column in (0, 1, 2, 3, 4, 5)}
     still = augmented(images, 0, False, torch.Generator().manual_seed(0))
     assert torch.equal(still, images)
+
+
+def test_turning_makes_the_four_turns_of_an_image_and_no_other():
+    images = torch.arange(9, dtype=torch.uint8).view(1, 1, 3, 3).expand(64, 1, 3, 3).contiguous()
+    seen = {tuple(each.flatten().tolist()) for each in turned(images, torch.Generator())}
+    wanted = {tuple(torch.rot90(images[0, 0], k).flatten().tolist()) for k in range(4)}
+    assert seen == wanted
+
+
+@given(
+    st.lists(st.floats(0.01, 1), min_size=2, max_size=5),
+    st.floats(0, 3),
+    st.sampled_from(["full", "first"]),
+)
+def test_warming_never_leaves_the_way_between_its_ends(shares, epochs, warm_from):
+    shares = (1.0, *sorted(shares, reverse=True))
+    recipe = Recipe(epochs=4, warm_epochs=2.0, warm_from=warm_from)
+    now = warmed(shares, epochs, recipe)
+    assert now[0] == 1
+    if epochs >= 2:
+        assert now == shares
+    assert all(later <= earlier + 1e-12 for earlier, later in zip(now, now[1:], strict=False))
+    sign = 1 if warm_from == "full" else -1
+    assert all(sign * (a - b) >= -1e-12 for a, b in zip(now, shares, strict=True))
 
 
 @pytest.fixture
