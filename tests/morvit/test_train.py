@@ -1,4 +1,5 @@
 import json
+from itertools import pairwise
 
 import pytest
 import torch
@@ -153,7 +154,7 @@ def test_warming_never_leaves_the_way_between_its_ends(shares, epochs, warm_from
     assert now[0] == 1
     if epochs >= 2:
         assert now == shares
-    assert all(later <= earlier + 1e-12 for earlier, later in zip(now, now[1:], strict=False))
+    assert all(later <= earlier + 1e-12 for earlier, later in pairwise(now))
     sign = 1 if warm_from == "full" else -1
     assert all(sign * (a - b) >= -1e-12 for a, b in zip(now, shares, strict=True))
 
