@@ -39,14 +39,8 @@ def bench(
     import torch
 
     from domain.store import reference_root, results_root, write_whole
-    from profiler.benching import (
-        Row,
-        accuracy_rows,
-        cells_of,
-        packing_rows,
-        speed_rows,
-        trained_in,
-    )
+    from profiler.benching import packing_rows, speed_rows
+    from profiler.contest import Row, accuracy_rows, cells_of, contrast_rows, trained_in
     from profiler.environment import usable_cores
 
     folder = networks if networks is not None else reference_root() / "networks"
@@ -61,6 +55,7 @@ def bench(
     rows: list[Row] = []
     for found in (
         accuracy_rows(trained, command),
+        contrast_rows(trained, command),
         packing_rows(seconds, command),
         speed_rows(trained, seconds, command),
         speed_rows(trained, seconds, command, is_compiled=True) if compiled else (),

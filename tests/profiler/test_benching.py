@@ -8,10 +8,11 @@ from domain.complaint import Complaint
 from domain.record import Executor
 from domain.store import load, save
 from morvit.data import LabelledImages
+from morvit.inspection import DEFECTS
 from morvit.model import MoRViT
 from morvit.presets import architecture_of, recipe_of
 from morvit.weights import AtBudget, Card, save_checkpoint
-from profiler import benching
+from profiler import benching, contest
 from profiler.__main__ import app
 from profiler.subjects import subject_of
 
@@ -54,7 +55,7 @@ def networks(tmp_path, monkeypatch):
 
 
 def test_accuracy_is_the_mean_over_seeds_and_differences_are_of_the_same_seed(networks):
-    rows = {row.bar: row for row in benching.accuracy_rows(benching.trained_in(networks), "c")}
+    rows = {row.bar: row for row in contest.accuracy_rows(contest.trained_in(networks), "c")}
     vit = rows["accuracy of vit >= 0.9, fashion-mnist"]
     assert (vit.value, vit.low, vit.high, vit.seed) == (pytest.approx(0.92), 0.91, 0.93, "0,1,2")
     lost = rows["accuracy of morvit minus vit >= -0.005 over three seeds, fashion-mnist"]
@@ -68,7 +69,7 @@ def test_accuracy_is_the_mean_over_seeds_and_differences_are_of_the_same_seed(ne
 
 
 def test_what_was_not_trained_misses_its_bar_and_has_no_figure(networks):
-    rows = [*benching.accuracy_rows(benching.trained_in(networks), "c")]
+    rows = [*contest.accuracy_rows(contest.trained_in(networks), "c")]
     absent = {row.bar: row for row in rows if row.value is None}
     assert set(absent) == {
         "accuracy of morvit minus vit >= -0.005 over three seeds, inspection",
@@ -78,13 +79,13 @@ def test_what_was_not_trained_misses_its_bar_and_has_no_figure(networks):
         ),
     }
     assert all(row.met is False for row in absent.values())
-    assert benching.cells_of(next(iter(absent.values())))["value"] is None
+    assert contest.cells_of(next(iter(absent.values())))["value"] is None
 
 
 def test_fewer_than_three_seeds_do_not_meet_the_bar(networks):
     for path in networks.glob("vit-*-2.json"):
         path.unlink()
-    rows = [*benching.accuracy_rows(benching.trained_in(networks), "c")]
+    rows = [*contest.accuracy_rows(contest.trained_in(networks), "c")]
     [lost] = [row for row in rows if "minus vit" in row.bar and row.value is not None]
     assert lost.value == pytest.approx(0.0025)
     assert lost.met is False
@@ -94,24 +95,24 @@ def test_a_shallow_network_that_is_more_accurate_is_said_to_be(networks):
     better = networks / "shallow-fashion-mnist-0.json"
     card = load(networks / "vit-fashion-mnist-0.json", Card)
     save(Card(**{**dict(card), "accuracy": 0.95}), better)
-    rows = {row.bar: row for row in benching.accuracy_rows(benching.trained_in(networks), "c")}
+    rows = {row.bar: row for row in contest.accuracy_rows(contest.trained_in(networks), "c")}
     lead = rows["accuracy of morvit minus shallow > 0, fashion-mnist"]
     assert lead.value == pytest.approx(-0.04)
     assert lead.met is False
 
 
 def test_speed_counts_only_at_the_accuracy_of_the_vit(networks):
-    trained = benching.trained_in(networks)
-    assert benching.is_as_accurate(trained, "fashion-mnist")
+    trained = contest.trained_in(networks)
+    assert contest.is_as_accurate(trained, "fashion-mnist")
     for path in networks.glob("morvit-*.json"):
         card = load(path, Card)
         path.unlink()
         save(Card(**{**dict(card), "accuracy": card.accuracy - 0.01}), path)
-    assert not benching.is_as_accurate(benching.trained_in(networks), "fashion-mnist")
+    assert not contest.is_as_accurate(contest.trained_in(networks), "fashion-mnist")
 
 
 def test_every_executor_of_the_routed_network_is_held_against_the_plain_one(networks):
-    rows = [*benching.speed_rows(benching.trained_in(networks), 0.01, "c")]
+    rows = [*benching.speed_rows(contest.trained_in(networks), 0.01, "c")]
     assert [row.bar.split(" over")[0] for row in rows] == [
         *(f"throughput of morvit ({executor})" for executor in EXECUTORS),
         "throughput of vit (packed)",
@@ -155,3 +156,26 @@ def test_the_command_stores_a_list_and_says_what_is_missed(networks, tmp_path, m
     assert {"bar", "value", "low", "high", "unit", "seed", "command"} <= set(stored[0])
     refused = CliRunner().invoke(app, ["bench", "--networks", str(tmp_path / "none")])
     assert isinstance(refused.exception, Complaint)
+
+
+def test_defects_found_named_and_false_alarms_are_shares_of_the_test_images(tmp_path):
+    architecture, recipe = (each("inspection", "shallow") for each in (architecture_of, recipe_of))
+    card = Card(
+        architecture=architecture, classes=DEFECTS, data="noise", recipe=recipe, seed=0,
+        trained_epochs=1, test_images=4, accuracy=0.2, uniform_accuracy=0.2,
+        survival=(1.0,), command="test", torch="test",
+    )  # fmt: skip
+    model = MoRViT(architecture)
+    with torch.no_grad():
+        model.head.weight.zero_()
+        model.head.bias.copy_(torch.tensor([0.0, 1.0, 0.0, 0.0, 0.0]))
+    save_checkpoint(model, card, tmp_path / "shallow-inspection-0.safetensors")
+    rows = list(contest.contrast_rows(contest.trained_in(tmp_path), "c", count=60))
+    assert all(row.value == 1 for row in rows if row.bar.startswith("defects found"))
+    named = [row.value for row in rows if row.bar.startswith("defects called")]
+    assert all(0 <= share < 1 for share in named)
+    [alarms] = [row for row in rows if row.bar.startswith("false alarms")]
+    # A network that calls everything a hole finds all, and cries wolf every time.
+    assert alarms.value == 1
+    assert alarms.low < 1 == alarms.high
+    assert "12 test images" in alarms.unit
