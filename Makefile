@@ -99,9 +99,12 @@ selftest: setup-dev ## what the profiler itself costs and how often its verdicts
 
 comparison: setup-dev setup-debian ## train MoR-ViT and all it is compared with (hours; resumable) [SEEDS="0 1 2"]
 	@for task in inspection fashion-mnist; do for seed in $(SEEDS); do \
-	  for network in morvit vit shallow recursive random; do \
+	  for network in vit morvit shallow recursive random; do \
 	    $(py) -m morvit.train --task $$task --network $$network --seed $$seed || exit; \
-	  done; done; done
+	  done; \
+	  $(py) -m morvit.train --task $$task --network distilled --seed $$seed \
+	    --teacher results/training/vit-$$task-$$seed/vit-$$task-$$seed.safetensors || exit; \
+	done; done
 
 faults: setup-dev setup-debian ## kill, mutate, fill the disk: nothing may be lost (results/reference/faults.json)
 	@$(py) -m tests.faults $(FAULTS_OPTIONS)

@@ -2,7 +2,8 @@
 
 `morvit` claims that it is as accurate as `vit` with a third of the weights and in less time. What it
 must beat to say so: a `shallow` ViT as fast as it is, the same `recursive` network without routing,
-and a `random` router that spends as much.
+and a `random` router that spends as much. Beside them `distilled`: morvit taught by the ViT, which is
+another recipe.
 """
 
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from morvit.losses import LossWeights
 from morvit.weights import Recipe
 
 Task = Literal["fashion-mnist", "inspection"]
-NetworkName = Literal["morvit", "vit", "shallow", "recursive", "random"]
+NetworkName = Literal["morvit", "vit", "shallow", "recursive", "random", "distilled"]
 
 WIDTH, HEADS, DEPTH = 64, 2, 12
 # A block of three layers, four times: twelve effective layers of three unique ones. Every patch goes
@@ -77,7 +78,7 @@ def architecture_of(task: Task, network: NetworkName) -> Architecture:
 
 
 def recipe_of(task: Task, network: NetworkName) -> Recipe:
-    """How it is trained: what differs between networks of a task is where tokens go, and no more."""
+    """How it is trained: what differs within a task is where tokens go, and for one that it is taught."""
     setting = SETTINGS[task]
     common = {
         "epochs": setting.epochs,
@@ -123,6 +124,7 @@ NETWORKS: dict[NetworkName, Callable[[str, Setting], Architecture]] = {
     "shallow": lambda name, setting: _plain(name, setting, SHALLOW_DEPTH),
     "recursive": lambda name, setting: _recursive(name, setting, "random"),
     "random": lambda name, setting: _recursive(name, setting, "random"),
+    "distilled": lambda name, setting: _recursive(name, setting, "expert-choice"),
 }
 
 _ROUTED: dict[str, object] = {
@@ -140,4 +142,5 @@ ROUTES: dict[NetworkName, dict[str, object]] = {
     "shallow": _EVERYWHERE,
     "recursive": {**_EVERYWHERE, "capacities": (1.0,) * RECURSIONS},
     "random": _ROUTED,
+    "distilled": {**_ROUTED, "distillation": 0.5},
 }

@@ -59,7 +59,10 @@ class Training:
         self, architecture: Architecture, recipe: Recipe, seed: int, teacher: MoRViT | None = None
     ) -> None:
         if (recipe.distillation > 0) != (teacher is not None):
-            raise Complaint("distillation wants a teacher, and a teacher wants distillation over 0")
+            raise Complaint(
+                "distillation wants a teacher, and a teacher wants distillation over 0; give both "
+                "or neither"
+            )
         if recipe.bias_step and not (
             architecture.router == "token-choice" and architecture.router_bias
         ):

@@ -123,6 +123,9 @@ def accuracy_rows(trained: Sequence[Trained], command: str) -> Iterator[Row]:
                 yield _judged(_lead(routed, networks[control], bar, command), bar, TINY)
             else:
                 yield not_measured(bar, command)
+        if "distilled" in networks:
+            bar = f"accuracy of distilled (morvit taught by vit) minus vit, {task}"
+            yield _lead(networks["distilled"], plain, bar, command)
         uniform = {seed: card.uniform_accuracy for seed, card in routed.cards.items()}
         yield _spread(f"accuracy of morvit at uniform depth, {task}", uniform, command)
         for budget in sorted({each.budget for c in routed.cards.values() for each in c.by_budget}):

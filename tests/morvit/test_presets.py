@@ -15,7 +15,7 @@ def test_what_is_compared_is_as_deep_and_a_third_as_large(task):
 
 @pytest.mark.parametrize("task", SETTINGS)
 def test_only_where_tokens_go_differs_between_the_recipes_of_a_task(task):
-    recipes = [dict(recipe_of(task, name)) for name in NETWORKS]
+    recipes = [dict(recipe_of(task, name)) for name in NETWORKS if name != "distilled"]
     for field in recipes[0].keys() - ROUTES:
         assert len({str(recipe[field]) for recipe in recipes}) == 1, field
 
@@ -24,3 +24,10 @@ def test_only_where_tokens_go_differs_between_the_recipes_of_a_task(task):
 def test_the_random_control_spends_as_much_as_the_router(task):
     routed, chance = (recipe_of(task, name) for name in ("morvit", "random"))
     assert routed == chance
+
+
+@pytest.mark.parametrize("task", SETTINGS)
+def test_the_distilled_network_is_the_routed_one_with_a_teacher(task):
+    plain, taught = (dict(recipe_of(task, name)) for name in ("morvit", "distilled"))
+    assert taught.pop("distillation") > plain.pop("distillation") == 0
+    assert plain == taught
