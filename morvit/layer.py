@@ -11,9 +11,6 @@ from domain.architecture import Architecture
 from morvit.attention import Attend, Memory
 
 LAYER_SCALE_START = 0.1
-# What the norms of later recursions start with: a recursion that moves little does not undo what the
-# first has learned. With one, the loss after two epochs of inspection was 1.02; with this 0.77.
-LATER_NORM_START = 0.1
 
 
 class Layer(nn.Module):
@@ -115,10 +112,7 @@ def norm_if(wanted: bool, width: int) -> nn.Module:
 def _norms(width: int, depths: int) -> nn.Module:
     if depths == 1:
         return nn.LayerNorm(width)
-    norms = [nn.LayerNorm(width) for _ in range(depths)]
-    for later in norms[1:]:
-        nn.init.constant_(later.weight, LATER_NORM_START)
-    return nn.ModuleList(norms)
+    return nn.ModuleList(nn.LayerNorm(width) for _ in range(depths))
 
 
 def _at(norms: nn.Module, depth: int) -> nn.Module:
