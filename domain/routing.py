@@ -1,5 +1,6 @@
 """How far tokens travel: the joint counts per image, of which survival is only a view."""
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Annotated, Literal, Self
@@ -170,6 +171,15 @@ def capacities_of_budget(budget: float, recursions: int) -> tuple[float, ...]:
         reached = sum(middle**r for r in range(recursions))
         low, high = (middle, high) if reached < wanted else (low, middle)
     return tuple(high**r for r in range(recursions))
+
+
+def kept_of(shares: Sequence[float], patches: int) -> tuple[int, ...]:
+    """Patches of an image that capacities keep: max(1, ⌊c_r P⌋) (MoR, arXiv 2507.10524, section 2).
+
+    >>> kept_of((1.0, 0.5, 0.01), 16)
+    (16, 8, 1)
+    """
+    return tuple(max(1, math.floor(share * patches)) for share in shares)
 
 
 def default_capacities(recursions: int) -> tuple[float, ...]:

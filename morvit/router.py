@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from domain.architecture import ROUTER_HIDDEN, Architecture
-from domain.routing import capacities_of_budget, default_capacities
+from domain.routing import capacities_of_budget, default_capacities, kept_of
 
 Selection = Literal["top-k", "threshold"]
 
@@ -107,15 +107,6 @@ def best(
         return eligible
     places = scores.masked_fill(~eligible, -math.inf).topk(wanted, dim=1, sorted=False).indices
     return torch.zeros_like(eligible).scatter(1, places, True)
-
-
-def kept_of(shares: Sequence[float], patches: int) -> tuple[int, ...]:
-    """Patches of an image that capacities keep: max(1, ⌊c_r P⌋) (MoR, arXiv 2507.10524, section 2).
-
-    >>> kept_of((1.0, 0.5, 0.01), 16)
-    (16, 8, 1)
-    """
-    return tuple(max(1, math.floor(share * patches)) for share in shares)
 
 
 def overruled(
