@@ -22,7 +22,7 @@ dataset := /usr/share/datasets/fashion-mnist/t10k-labels-idx1-ubyte.gz
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-base setup-dev setup-debian profile report train test test-gpu check bench selftest comparison faults sizing clean
+.PHONY: help setup setup-base setup-dev setup-debian profile report train test test-gpu check bench selftest comparison faults sizing laws hostile rehearsal clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | \
@@ -111,6 +111,19 @@ faults: setup-dev setup-debian ## kill, mutate, fill the disk: nothing may be lo
 
 sizing: setup-base ## how good the sizing is: closed forms, 200 random scenarios, brute force (resumable)
 	@$(py) -m scenarios.acceptance $(SIZING_OPTIONS)
+
+laws: setup-dev ## the laws of sizing and cost, 5,000 cases of each (20 minutes)
+	@HYPOTHESIS_PROFILE=thorough $(py) -m pytest -q tests/scenarios/test_laws.py
+
+hostile: setup-dev ## 10,000 hostile scenario files and command lines (results/reference/hostile.json)
+	@$(py) -m tests.faults --only scenarios --output results/reference/hostile.json
+
+rehearsal: setup setup-debian ## the acceptance kit with this CPU as the delivered machine (quiet machine, 15 minutes)
+	@$(py) -m profiler run --brief --device cpu --out $(SESSION)
+	@$(py) -m costmodel.fit --journal $(SESSION)
+	@$(py) -m scenarios.size scenarios/rehearsal.toml --output results/plans/rehearsal.txt
+	@$(py) -m scenarios.accept results/plans/rehearsal.json --out $(SESSION)-kit
+	@sh $(SESSION)-kit/run.sh cpu
 
 clean: ## remove the environment and caches, never results
 	rm -rf $(venv) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

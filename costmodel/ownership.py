@@ -63,11 +63,19 @@ def energy_price(
 
 @dataclass(frozen=True, kw_only=True)
 class Use:
-    """One year of a fleet: devices in place, images, share of all hours in which each is busy."""
+    """One year of a fleet: devices in place over all sites, images, and how busy each is.
+
+    `busy_share` is of all hours. Every site has as many devices, in hosts of its own.
+    """
 
     devices: int
     images: float
     busy_share: Estimate
+    sites: int = 1
+
+    def hosts(self, host: Host) -> int:
+        """Hosts of all sites."""
+        return self.sites * hosts_of(-(-self.devices // self.sites), host)
 
 
 def ownership_of(
@@ -105,7 +113,7 @@ def ownership_of(
             "currency_per_usd and its currency_date"
         )
     most_devices = max(use.devices for use in uses)
-    if max(*_prices(site, finance), Decimal(most_devices)) > LARGEST_AMOUNT:
+    if max(*_prices(site, finance, host), Decimal(most_devices)) > LARGEST_AMOUNT:
         return Unknown(reason=f"wanted prices and devices up to {LARGEST_AMOUNT:.0E}, got more")
     power = power_of(device, busy_power_w)
     if isinstance(power, Unknown):
@@ -206,13 +214,10 @@ class _Estate:
 
     @property
     def hosts_bought(self) -> tuple[int, ...]:
-        return _added([hosts_of(use.devices, self.device, self.host) for use in self.uses])
+        return _added([use.hosts(self.host) for use in self.uses])
 
     def hosts_w(self, use: Use) -> float:
-        is_board = self.device.device_class == "edge"
-        return (
-            0.0 if is_board else hosts_of(use.devices, self.device, self.host) * self.host.power_w
-        )
+        return use.hosts(self.host) * self.host.power_w
 
     def mean_w(self, use: Use) -> Estimate:
         """Power of all devices and hosts, the mean over a year."""
@@ -222,9 +227,9 @@ class _Estate:
         return _sum(self.power.peak_w.scaled(use.devices), self.hosts_w(use))
 
 
-def hosts_of(devices: int, device: DeviceSpec, host: Host) -> int:
-    """Hosts that so many devices sit in; a board of the class `edge` is its own."""
-    return devices if device.device_class == "edge" else -(-devices // host.devices_per_host)
+def hosts_of(devices: int, host: Host) -> int:
+    """Hosts that so many devices sit in."""
+    return -(-devices // host.devices_per_host)
 
 
 def _added(counts: Sequence[int]) -> tuple[int, ...]:
@@ -246,16 +251,15 @@ def _flows(estate: _Estate) -> Iterator[Flow]:
         return (*(count * usd * site.currency_per_usd for count in counts), nothing)
 
     hardware = bought(estate.bought, estate.price_usd)
-    hosts = bought(estate.hosts_bought, finance.host_price_usd)
+    hosts = bought(estate.hosts_bought, estate.host.price_usd)
     count = _counted(estate.bought)
     yield flow(
         "hardware", f"{count} × {device.name} at {plain(estate.price_usd)} USD", hardware, band
     )
     yield flow(
         "host",
-        f"{_counted(estate.hosts_bought)} × {plain(finance.host_price_usd)} USD, "
-        f"{'its own board' if device.device_class == 'edge' else 'a host'} for each "
-        f"{estate.host.devices_per_host if device.device_class != 'edge' else 1}",
+        f"{_counted(estate.hosts_bought)} × {plain(estate.host.price_usd)} USD, one for "
+        f"{estate.host.devices_per_host} devices",
         hosts,
         band,
     )
@@ -331,8 +335,8 @@ def _check(uses: Sequence[Use], finance: Finance) -> None:
         charges_of(finance.depreciation, Decimal(1000), finance.life_years, Decimal(1))
 
 
-def _prices(site: Site, finance: Finance) -> Iterator[Decimal]:
-    for noun in (site, finance):
+def _prices(site: Site, finance: Finance, host: Host) -> Iterator[Decimal]:
+    for noun in (site, finance, host):
         for name in type(noun).model_fields:
             value = getattr(noun, name)
             if isinstance(value, Decimal):
@@ -376,11 +380,11 @@ def _assumptions(estate: _Estate) -> Iterator[str]:
     band = given(f"±{finance.price_band:.0%}", finance, "price_band")
     years = given(f"{finance.horizon_years} years", finance, "horizon_years")
     rate = given(f"{finance.discount_rate:.2%} a year", finance, "discount_rate")
-    host = given(f"{plain(finance.host_price_usd)} USD a device", finance, "host_price_usd")
     wages = f"{plain(finance.staff_per_year)} {site.currency} a year"
     kept_up = f"{finance.maintenance_per_year:.2%} of hardware and host a year"
     resold = f"{finance.residual_share:.2%} of hardware and host"
-    used = "pue_edge" if estate.pue != site.pue else "pue"
+    board = device.device_class == "edge"
+    used = "pue" if estate.pue == site.pue else "pue_edge" if board else "pue_workstation"
     levy = f" and {plain(site.energy_levy_per_kwh)} of levy" * bool(site.energy_levy_per_kwh)
     charge = site.demand_charge_per_kw_month
     demanded = (
@@ -399,7 +403,11 @@ def _assumptions(estate: _Estate) -> Iterator[str]:
         f"too; PUE {given(f'{estate.pue:g}', site, used)}, applied once; energy at "
         f"{plain(site.energy_price_per_kwh)} {site.currency}/kWh{levy}, {demanded}"
     )
-    yield f"host {host}; staff {given(wages, finance, 'staff_per_year')}"
+    host = estate.host
+    yield (
+        f"hosts of {host.devices_per_host} devices at {plain(host.price_usd)} USD, "
+        f"{host.power_w:g} W each day and night; staff {given(wages, finance, 'staff_per_year')}"
+    )
     yield f"maintenance {given(kept_up, finance, 'maintenance_per_year')}"
     yield f"residual value {given(resold, finance, 'residual_share')}"
     if site.currency != "USD":

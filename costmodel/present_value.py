@@ -8,7 +8,12 @@ from collections.abc import Callable, Sequence
 from decimal import Decimal
 from itertools import accumulate, pairwise
 
+import numpy as np
+from numpy.typing import NDArray
+
 from domain.record import Unknown
+
+Points = NDArray[np.float64]
 
 
 def annuity(rate: Decimal, periods: int, present: Decimal) -> Decimal:
@@ -59,22 +64,22 @@ def internal_rate(cash: Sequence[Decimal]) -> float | None:
     # A later start scales the worth, and leaves its roots.
     amounts = cash[flowing[0] : flowing[-1] + 1]
     largest = max(abs(each) for each in amounts)
-    shares = [float(each / largest) for each in amounts]
+    shares = np.array([float(each / largest) for each in amounts])
+    times = np.arange(len(shares))
+
+    def worths(log_growth: Points) -> Points:
+        # Scaled by a positive factor that keeps every power at one or below.
+        first = np.maximum(0.0, -log_growth) * times[-1]
+        return np.asarray(np.exp(-np.outer(log_growth, times) - first[:, None]) @ shares)
 
     def worth(log_growth: float) -> float:
-        # Scaled by a positive factor that keeps every power at one or below.
-        first = max(0.0, -log_growth) * (len(shares) - 1)
-        return math.fsum(
-            share * math.exp(-t * log_growth - first) for t, share in enumerate(shares)
-        )
+        return float(worths(np.array([log_growth]))[0])
 
     edge, steps = math.log(100.0), 2000
-    grid = [edge * step / steps for step in range(-steps, steps + 1)]
-    roots = [
-        _bisected(worth, low, high)
-        for (low, below), (high, above) in pairwise((point, worth(point)) for point in grid)
-        if below * above < 0 or below == 0
-    ]
+    grid = edge * np.arange(-steps, steps + 1) / steps
+    found = worths(grid)
+    crossed = np.flatnonzero((found[:-1] * found[1:] < 0) | (found[:-1] == 0))
+    roots = [_bisected(worth, float(grid[k]), float(grid[k + 1])) for k in crossed]
     if not roots:
         return None
     return round(math.expm1(min(roots, key=abs)), 12)

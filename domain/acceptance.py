@@ -16,7 +16,8 @@ from domain.record import (
     Sentence,
 )
 
-Verdict = Literal["pass", "fail", "invalid"]
+# disturbed: the machine was not free, so nothing follows; invalid: not measured, or something else.
+Verdict = Literal["pass", "fail", "disturbed", "invalid"]
 
 
 class PromisedPoint(Record):

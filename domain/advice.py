@@ -5,14 +5,15 @@ from decimal import Decimal
 
 from domain.record import Unknown
 from domain.scenario import FleetOption, Ownership, Plan
-from domain.units import shown, shown_money, significant
+from domain.units import shown, shown_chance, shown_money, significant
 
-# Defaults that a reader should hear of by name, as far as a plan rests on them.
+# Defaults that a reader should hear of, as far as a plan rests on them; `hosts` of each class.
 WORTH_SAYING = (
-    "finance.host_price_usd", "finance.staff_per_year", "site.energy_price_per_kwh",
-    "demand.peak_factor", "demand.hours_per_day", "promise.device_availability",
-    "finance.tax_rate",
+    "price_usd", "finance.staff_per_year", "site.energy_price_per_kwh", "demand.peak_factor",
+    "demand.hours_per_day", "promise.device_availability", "finance.tax_rate",
 )  # fmt: skip
+# What the acceptance kit measures with.
+KIT_RUNTIME = "eager"
 
 
 # `domain.locale.text` with the language already chosen.
@@ -52,7 +53,7 @@ def _sentences(plan: Plan, say: Say) -> Iterator[str]:
     if not isinstance(chosen.promise_probability, Unknown):
         yield say(
             "advice.sure",
-            chance=f"{chosen.promise_probability:.0%}",
+            chance=shown_chance(chosen.promise_probability),
             p99=shown(_p99_s(chosen), "s"),
             promise=shown(scenario.promise.p99_latency_s, "s"),
             tier=say(f"tier.{chosen.tier}"),
@@ -69,6 +70,8 @@ def _sentences(plan: Plan, say: Say) -> Iterator[str]:
             runtime=f"{scenario.precision}, {scenario.runtime}",
             command=f"python -m scenarios.accept results/plans/{scenario.name}.json",
         )
+        if scenario.runtime != KIT_RUNTIME:
+            yield say("advice.kit_runtime", runtime=scenario.runtime)
 
 
 def _reason(option: FleetOption) -> str:
@@ -81,16 +84,25 @@ def _p99_s(option: FleetOption) -> float:
 
 
 def _assumed(plan: Plan, say: Say) -> Iterator[str]:
-    site, defaults = plan.scenario.site, {each.field: each for each in plan.defaults}
+    site = plan.scenario.site
     if plan.assumptions:
         named = [
-            f"{field} = {defaults[field].value}" for field in WORTH_SAYING if field in defaults
+            say(
+                f"assumed.{field.rpartition('.')[2]}",
+                value=each.value,
+                currency=site.currency,
+                device_class=each.field.split(".")[1],
+            )
+            for field in WORTH_SAYING
+            for each in plan.defaults
+            if each.field == field
+            or (each.field.startswith("hosts.") and each.field.endswith(f".{field}"))
         ]
         yield say(
             "advice.assumes",
-            count=str(len(defaults)),
+            count=str(len(plan.defaults)),
             all=str(len(plan.assumptions)),
-            named=", ".join(named) or "–",
+            named="; ".join(named) or "–",
         )
     if site.currency != "USD":
         yield say(

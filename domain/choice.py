@@ -37,7 +37,10 @@ class Way(Record):
 
 
 class PeerCost(Record):
-    """The cheapest fleet for another network on the same demand: what adaptive depth is worth."""
+    """The cheapest fleet for another network on the same demand: what adaptive depth is worth.
+
+    `accuracy` says what is known of it, with its source: money alone does not make it a peer.
+    """
 
     name: Sentence
     how: Sentence
@@ -45,6 +48,7 @@ class PeerCost(Record):
     devices: Count
     total: Money | Unknown
     saved: Money | Unknown
+    accuracy: str = ""
 
 
 class Swing(Record):
@@ -80,7 +84,9 @@ class Choice(Record):
     measuring: tuple[MeasuringWorth, ...]
     draws: Count
     seed: Count
+    fleets_drawn: Count = 0
     seconds_drawn: NonNegative
+    cpu_seconds_drawn: NonNegative = 0.0
     catalogue_cheapest: tuple[tuple[str, Chance, Chance], ...]
     assumptions: tuple[Assumption, ...]
     made_by: Sentence

@@ -6,13 +6,16 @@ from collections.abc import Collection, Iterator
 from decimal import Decimal
 from functools import cache
 
-from domain.catalogue import FOLDER
+from domain.catalogue import FOLDER, resolve_device
 from domain.columns import text_of
+from domain.complaint import Complaint
+from domain.device import DeviceClass
+from domain.hosts import usual_hosts
 from domain.record import Record, Sentence
-from domain.scenario import Assumption, Scenario
+from domain.scenario import Assumption, Host, Scenario
 
 # Parts of a scenario whose fields may be left out.
-PARTS = ("demand", "promise", "routing", "site", "host", "finance", "cloud", "uncertainty")
+PARTS = ("demand", "promise", "routing", "site", "finance", "cloud", "uncertainty")
 # Fields that have a default but are no quantity that a plan rests on.
 NO_QUANTITY = frozenset({"demand.shifts", "demand.trace", "demand.recording", "site.currency_date"})
 
@@ -57,6 +60,42 @@ def _assumptions(scenario: Scenario, given: Collection[str]) -> Iterator[Assumpt
                 source=origin.source if is_default else "given",
                 as_of=origin.as_of if is_default else "",
             )
+    for device_class in _classes(scenario):
+        yield from _hosts(scenario.hosts.of(device_class), device_class, given)
+
+
+def _classes(scenario: Scenario) -> list[DeviceClass]:
+    """Classes of the devices that a scenario names; a measured machine is a CPU."""
+    found: dict[DeviceClass, None] = {}
+    for name in scenario.devices:
+        try:
+            found[resolve_device(name).device.device_class] = None
+        except Complaint:
+            found["cpu"] = None
+    return list(found)
+
+
+def _hosts(host: Host, device_class: DeviceClass, given: Collection[str]) -> Iterator[Assumption]:
+    usual = usual_hosts()[device_class]
+    for name in Host.model_fields:
+        figure, value = usual.get(name), getattr(host, name)
+        is_default = f"hosts.{device_class}.{name}" not in given and (
+            device_class == "edge" or f"host.{name}" not in given
+        )
+        if figure is None and device_class == "edge":
+            continue
+        origin = origins()[f"host.{name}"]
+        source, as_of = (origin.source, origin.as_of) if figure is None else (
+            f"{figure.source} (confidence {figure.confidence})", figure.as_of,
+        )  # fmt: skip
+        yield Assumption(
+            field=f"hosts.{device_class}.{name}",
+            value=_shown(value),
+            unit=origin.unit,
+            is_default=is_default,
+            source=source if is_default else "given",
+            as_of=as_of if is_default else "",
+        )
 
 
 def _is_idle(scenario: Scenario, key: str) -> bool:

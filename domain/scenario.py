@@ -12,6 +12,7 @@ from domain.demand import Demand as Demand
 from domain.demand import Recording as Recording
 from domain.demand import Shift as Shift
 from domain.demand import Stage as Stage
+from domain.device import DeviceClass
 from domain.prediction import Prediction, Refusal
 from domain.record import (
     Estimate,
@@ -61,7 +62,10 @@ class Drift(Record):
 
 
 class Site(Record):
-    """Where the devices stand and what their energy costs. `pue_edge` is None where it is `pue`."""
+    """Where the devices stand and what their energy costs.
+
+    `pue_edge` is of boards, `pue_workstation` of cards in workstations; None where it is `pue`.
+    """
 
     country: Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
     currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
@@ -71,6 +75,7 @@ class Site(Record):
     space_per_kw_month: Price = Decimal(0)
     pue: Annotated[float, Field(ge=1, le=10)] = 1.6
     pue_edge: Annotated[float, Field(ge=1, le=10)] | None = None
+    pue_workstation: Annotated[float, Field(ge=1, le=10)] | None = None
     carbon_g_per_kwh: Annotated[float, Field(ge=0, le=2000)] | None = None
     rack_power_w: Annotated[float, Field(gt=0, le=1e6)] | None = None
     rack_units: Annotated[int, Field(ge=1, le=100)] | None = None
@@ -80,16 +85,47 @@ class Site(Record):
 
     def pue_of(self, device_class: str) -> float:
         """Energy of the place over energy of the devices, by class of device."""
-        return self.pue_edge if device_class == "edge" and self.pue_edge is not None else self.pue
+        own = {
+            "edge": self.pue_edge,
+            "pro_gpu": self.pue_workstation,
+            "consumer_gpu": self.pue_workstation,
+        }.get(device_class)
+        return self.pue if own is None else own
 
 
 class Host(Record):
-    """What cards sit in. A board of the class `edge` is its own host."""
+    """What devices of one class sit in: how many, its price, room, power and memory.
 
+    Its power is drawn day and night; limits that are None are not checked.
+    """
+
+    price_usd: Price = Decimal(0)
     devices_per_host: Annotated[int, Field(ge=1, le=64)] = 1
     units: Annotated[int, Field(ge=0, le=100)] = 1
     power_w: Annotated[float, Field(ge=0, le=1e5)] = 0.0
     power_limit_w: Annotated[float, Field(gt=0, le=1e5)] | None = None
+    memory_gb: Annotated[float, Field(gt=0, le=1e6)] | None = None
+    memory_gb_per_device: Annotated[float, Field(gt=0, le=1e5)] = 4.0
+
+
+class Hosts(Record):
+    """The host of each class of devices. A board of the class `edge` is its own."""
+
+    dc_gpu: Host = Host()
+    pro_gpu: Host = Host()
+    consumer_gpu: Host = Host()
+    edge: Host = Host()
+    cpu: Host = Host()
+
+    @classmethod
+    def alike(cls, host: Host) -> Self:
+        """The same host for all cards; boards stay as they are."""
+        return cls(dc_gpu=host, pro_gpu=host, consumer_gpu=host, cpu=host)
+
+    def of(self, device_class: DeviceClass) -> Host:
+        """What a device of that class sits in."""
+        found: Host = getattr(self, device_class)
+        return found
 
 
 class Finance(Record):
@@ -97,7 +133,6 @@ class Finance(Record):
 
     horizon_years: Annotated[int, Field(ge=1, le=20)] = 3
     discount_rate: Annotated[float, Field(gt=-1, lt=1)] = 0.0
-    host_price_usd: Price = Decimal(0)
     network_price: Price = Decimal(0)
     installation: Price = Decimal(0)
     maintenance_per_year: Annotated[float, Field(ge=0, lt=1)] = 0.05
@@ -158,7 +193,7 @@ class Scenario(Record):
     promise: Promise
     site: Site
     routing: Drift = Drift()
-    host: Host = Host()
+    hosts: Hosts = Hosts()
     finance: Finance = Finance()
     cloud: CloudTerms = CloudTerms()
     uncertainty: Uncertainty = Uncertainty()

@@ -46,6 +46,17 @@ def significant(value: float, digits: int = 3) -> str:
     return f"{rounded.normalize():,f}"
 
 
+def shown_chance(probability: float) -> str:
+    """A probability in percent; never as certain, as nothing drawn or modelled is.
+
+    >>> shown_chance(0.953), shown_chance(1.0), shown_chance(0.0)
+    ('95.3%', '>99.9%', '<0.1%')
+    """
+    if probability > 0.999:
+        return ">99.9%"
+    return f"{probability:.1%}" if probability >= 0.001 else "<0.1%"
+
+
 def shown_money(amount: Decimal, currency: str) -> str:
     """Money with thousands separators; decimals where the currency has them and they matter.
 

@@ -4,7 +4,7 @@ All with the same promise and the same spares. Pure: a scenario, predictions and
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -24,7 +24,6 @@ from domain.scenario import (
     Promise,
     Scenario,
 )
-from domain.units import significant
 from scenarios.cloud import cheapest_rates, rented
 from scenarios.demand import Times
 from scenarios.sensitivity import Holding, holding_of, scaled
@@ -37,14 +36,18 @@ KIND_OF: dict[str, WayKind] = {"edge": "edge"}
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """One way with its cost; `holding` where it is owned, `rate` where any of it is rented."""
+    """One way with its cost: `holdings` are what is owned of it, `rent` the cost of what is rented.
+
+    `rate` is that of the rented part.
+    """
 
     kind: WayKind
     option: FleetOption
     cost: Ownership
-    holding: Holding | None
-    rate: HourlyRate | None
     how: str
+    holdings: tuple[Holding, ...] = ()
+    rate: HourlyRate | None = None
+    rent: Decimal = Decimal(0)
 
 
 def owned_ways(
@@ -75,13 +78,14 @@ def owned_ways(
         for option in options:
             if isinstance(option.ownership, Ownership) and not option.reason:
                 candidate = candidate_of(scenario, forecasts[option.device_id], option.batch)
+                holding = holding_of(scenario, devices[option.device_id], option, candidate)
+                assert holding is not None, "a priced fleet has a price and a power"
                 found.append(
                     Found(
                         kind=_kind(devices[option.device_id]),
                         option=option,
                         cost=option.ownership,
-                        holding=holding_of(scenario, devices[option.device_id], option, candidate),
-                        rate=None,
+                        holdings=(holding,),
                         how=f"{_counted(option)}, owned",
                     )
                 )
@@ -119,10 +123,11 @@ def nearer(scenario: Scenario) -> Scenario | None:
     if left_s <= 0:
         return None
     fields = {name: getattr(scenario.promise, name) for name in Promise.model_fields}
-    return _changed(scenario, promise=Promise(**{**fields, "p99_latency_s": left_s}))
+    return changed(scenario, promise=Promise(**{**fields, "p99_latency_s": left_s}))
 
 
-def _changed(scenario: Scenario, **changes: object) -> Scenario:
+def changed(scenario: Scenario, **changes: object) -> Scenario:
+    """The scenario with other parts."""
     fields = {name: getattr(scenario, name) for name in Scenario.model_fields}
     return Scenario.model_validate({**fields, **changes})
 
@@ -185,7 +190,7 @@ def _rented(
             }
             cost = rent_by_load(scenario, rate, needed)
         else:
-            cost = rented(scenario, rate, counts, _images(scenario))
+            cost = rented(scenario, rate, counts, images_of(scenario))
         if isinstance(cost, Ownership):
             count = instances_of(rate, max(counts))
             label = " (price is an estimate)" if rate.is_estimate else ""
@@ -195,7 +200,7 @@ def _rented(
                     kind="cloud",
                     option=option,
                     cost=cost,
-                    holding=None,
+                    rent=cost.total,
                     rate=rate,
                     how=f"{max(counts)} × {option.device_name} in {count} × {rate.price.provider} "
                     f"{rate.price.instance}, {contract}{label}, price of {rate.price.as_of}",
@@ -211,13 +216,13 @@ def fleets_by_load(
     if len(levels) < 2 or scenario.stages or scenario.demand.growth_per_year:
         return {}
     fleets = {
-        load: option_of(_changed(scenario, demand=_up_to(scenario.demand, load)), device, forecasts)
+        load: option_of(changed(scenario, demand=up_to(scenario.demand, load)), device, forecasts)
         for load in levels
     }
     return {} if any(option.reason for option in fleets.values()) else fleets
 
 
-def _up_to(demand: Demand, load: float) -> Demand:
+def up_to(demand: Demand, load: float) -> Demand:
     """What of the demand a fleet for that load serves: all of lower loads, its part of higher."""
     part = scaled(demand, load)
     fields = {name: getattr(part, name) for name in Demand.model_fields}
@@ -233,8 +238,8 @@ def rent_by_load(
     """Renting, in the hours of each load, as many devices as it needs. Else paid once only."""
     years, calendar = scenario.finance.horizon_years, scenario.demand.hours_at_load
     # The people and the line to the cloud are paid once, with the first of the rented hours.
-    alone = scenario if has_staff else _changed(scenario, finance=_without_staff(scenario.finance))
-    unwired = _changed(
+    alone = scenario if has_staff else changed(scenario, finance=_without_staff(scenario.finance))
+    unwired = changed(
         scenario,
         finance=_without_staff(scenario.finance),
         cloud=CloudTerms(
@@ -252,65 +257,8 @@ def rent_by_load(
             return cost
         said = said or cost.assumptions
         for line in cost.lines:
-            lines[line.name] = _added(lines[line.name], line) if line.name in lines else line
-    return summed(tuple(lines.values()), _images(scenario), scenario.site, scenario.finance, said)
-
-
-def mixed_ways(
-    scenario: Scenario,
-    forecasts: Mapping[str, Forecasts],
-    devices: Mapping[str, DeviceSpec],
-    owned: Sequence[Found],
-) -> list[Found]:
-    """Own what lower loads of the calendar need, rent the rest by the hour while load is higher.
-
-    Of one device, on the promise less the way to the cloud for all of it: an upper bound.
-    """
-    away = nearer(scenario)
-    names = dict.fromkeys([*(way.option.device_id for way in owned), *scenario.devices])
-    found: list[Found] = []
-    for name in names:
-        rate = cheapest_rates(name).get("on-demand")
-        if away is None or rate is None or name not in forecasts:
-            continue
-        fleets = fleets_by_load(away, devices[name], forecasts[name])
-        found += [
-            mixed
-            for level in sorted(fleets)[:-1]
-            if (mixed := _mixed(scenario, rate, fleets, level)) is not None
-        ]
-    return sorted(found, key=lambda each: each.cost.total)[:1]
-
-
-def _mixed(
-    scenario: Scenario, rate: HourlyRate, fleets: Mapping[float, FleetOption], level: float
-) -> Found | None:
-    base, own, sites = fleets[level], fleets[level].ownership, scenario.demand.sites
-    short = {load: sites * max(0, each.servers - base.servers) for load, each in fleets.items()}
-    rent = rent_by_load(scenario, rate, short, has_staff=False)
-    if not isinstance(own, Ownership) or not isinstance(rent, Ownership):
-        return None
-    lines = {line.name: line for line in own.lines}
-    for line in rent.lines:
-        lines[line.name] = _added(lines[line.name], line) if line.name in lines else line
-    hours = sum(hours for hours, load in scenario.demand.hours_at_load if short[load])
-    return Found(
-        kind="mixed",
-        option=fleets[max(fleets)],
-        cost=summed(
-            tuple(lines.values()),
-            _images(scenario),
-            scenario.site,
-            scenario.finance,
-            own.assumptions,
-            own.carbon_kg,
-        ),
-        holding=None,
-        rate=rate,
-        how=f"{base.devices} × {base.device_name} owned; up to {max(short.values())} more from "
-        f"{rate.price.provider} {rate.price.instance} on demand in {significant(hours)} hours a "
-        f"year, price of {rate.price.as_of}",
-    )
+            lines[line.name] = added(lines[line.name], line) if line.name in lines else line
+    return summed(tuple(lines.values()), images_of(scenario), scenario.site, scenario.finance, said)
 
 
 def _without_staff(finance: Finance) -> Finance:
@@ -318,11 +266,13 @@ def _without_staff(finance: Finance) -> Finance:
     return Finance(**{**fields, "staff_per_year": Decimal(0)})
 
 
-def _images(scenario: Scenario) -> float:
+def images_of(scenario: Scenario) -> float:
+    """Images of all years."""
     return sum(demand.images_per_year for demand in demands_of(scenario))
 
 
-def _added(ours: CostLine, theirs: CostLine) -> CostLine:
+def added(ours: CostLine, theirs: CostLine) -> CostLine:
+    """Two lines of one name as one."""
     return CostLine(
         name=ours.name,
         amount=ours.amount + theirs.amount,

@@ -12,25 +12,20 @@ import numpy as np
 import typer
 
 from domain.catalogue import devices as catalogue_devices
-from domain.catalogue import model_named, plain_vits
 from domain.choice import Choice, PeerCost, Swing, Way
 from domain.complaint import BrokenPromise, Complaint
 from domain.device import DeviceSpec
 from domain.fit import Fit
 from domain.record import Estimate, Unknown
-from domain.scenario import FleetOption, Ownership, Scenario
+from domain.scenario import Ownership, Scenario
 from domain.shell import emit, format_named, run_shell
 from domain.store import results_root, save, stored_fits
 from domain.tables import Cell, Format, rendered
-from domain.units import shown, shown_money, significant
-from scenarios.choosing import (
-    Found,
-    candidate_of,
-    mixed_ways,
-    owned_ways,
-    rented_ways,
-)
+from domain.units import shown, shown_chance, shown_money, significant
+from scenarios.choosing import Found, candidate_of, owned_ways, rented_ways
 from scenarios.forecasting import devices_of, forecasts_of
+from scenarios.mixing import mixed_ways
+from scenarios.peers import accuracy_seen_here, peers_of
 from scenarios.reading import Asked, read_asked
 from scenarios.sensitivity import Drawn, Holding, drawn, holding_of, log_sd
 from scenarios.sizing import Forecasts, plan_of
@@ -99,10 +94,10 @@ def choice_of(
         *rented_ways(scenario, forecasts, devices, asked.recorded_s),
         *mixed_ways(scenario, forecasts, devices, owned),
     ]
-    began = time.perf_counter()
+    began, began_cpu = time.perf_counter(), time.process_time()
     holdings = holdings_of(scenario, forecasts, devices)
     seen = drawn(scenario, holdings, draws, seed)
-    seconds = time.perf_counter() - began
+    seconds, cpu = time.perf_counter() - began, time.process_time() - began_cpu
     near = holdings[:MOST_HOLDINGS]
     return Choice(
         scenario=scenario,
@@ -113,7 +108,9 @@ def choice_of(
         measuring=tuple(measuring_of(scenario, near)),
         draws=draws,
         seed=seed,
+        fleets_drawn=len(holdings),
         seconds_drawn=seconds,
+        cpu_seconds_drawn=cpu,
         catalogue_cheapest=tuple(
             (name, seen.cheapest(name), seen.promise(name))
             for name in sorted(seen.costs, key=lambda each: -seen.cheapest(each))[:MOST_HOLDINGS]
@@ -139,8 +136,6 @@ def holdings_of(
 
 def _ways(scenario: Scenario, found: Sequence[Found], draws: int, seed: int) -> Iterator[Way]:
     """Ways with their drawn costs, cheapest first. What is rented moves with clouds' prices."""
-    owned = [way.holding for way in found if way.holding is not None]
-    seen = drawn(scenario, owned, draws, seed)
     random = np.random.default_rng((seed, 1))
     bands = scenario.uncertainty
     rent = np.exp(log_sd(bands.cloud_band) * random.standard_normal(draws))
@@ -149,11 +144,10 @@ def _ways(scenario: Scenario, found: Sequence[Found], draws: int, seed: int) -> 
         * random.standard_normal(draws)
         * (scenario.site.currency != "USD")
     )
+    seen = [drawn(scenario, way.holdings, draws, seed) for way in found]
     costs = {
-        number: seen.costs[way.option.device_id]
-        if way.holding is not None
-        else float(way.cost.total) * rent * rate
-        for number, way in enumerate(found)
+        number: sum(of.costs.values(), float(way.rent) * rent * rate)
+        for number, (way, of) in enumerate(zip(found, seen, strict=True))
     }
     order = sorted(range(len(found)), key=lambda number: found[number].cost.total)
     least = np.min(list(costs.values()), axis=0) if costs else np.zeros(0)
@@ -168,7 +162,7 @@ def _ways(scenario: Scenario, found: Sequence[Found], draws: int, seed: int) -> 
             devices=way.option.devices,
             batch=way.option.batch,
             p99_latency_s=_p99(way, scenario),
-            promise_probability=_kept(way, seen),
+            promise_probability=_kept(way, seen[number]),
             total=way.cost.total,
             cost=Estimate(value=value, low=low, high=high),
             cheapest_probability=float((drawn_costs <= least).mean()),
@@ -184,86 +178,22 @@ def _ways(scenario: Scenario, found: Sequence[Found], draws: int, seed: int) -> 
 def _name(way: Found) -> str:
     if way.rate is None:
         return f"own {way.option.device_id}"
-    if way.kind == "mixed":
+    if way.holdings:
         return f"own and rent {way.option.device_id}"
     return f"rent {way.option.device_id}, {way.rate.contract}"
 
 
 def _p99(way: Found, scenario: Scenario) -> float:
-    option, there_s = way.option, 0.0 if way.rate is None else scenario.cloud.network_s
+    option, there_s = way.option, 0.0 if way.holdings else scenario.cloud.network_s
     seen = option.replayed_p99_s
     return there_s + (option.p99_latency_s if isinstance(seen, Unknown) else seen.value)
 
 
 def _kept(way: Found, seen: Drawn) -> float | Unknown:
-    if way.holding is not None:
-        return seen.promise(way.option.device_id)
+    """That every part keeps its promise; what is rented is not drawn, so as it was sized."""
+    if not way.rent:
+        return float(np.prod(list(seen.held.values()), axis=0).mean())
     return way.option.promise_probability
-
-
-def peers_of(
-    scenario: Scenario,
-    ways: Sequence[Found],
-    devices: Mapping[str, DeviceSpec],
-    fits: Sequence[Fit],
-) -> Iterator[PeerCost]:
-    """The cheapest owned fleet for the same network without adaptive depth, and for a plain ViT.
-
-    On the device of the cheapest owned way and on those that the scenario names.
-    """
-    owned = [way for way in ways if way.rate is None]
-    net = model_named(scenario.model)
-    if not owned or not net.is_routed:
-        return
-    least = min(owned, key=lambda way: way.cost.total)
-    names = {least.option.device_id, *(each for each in scenario.devices if each in devices)}
-    few = {name: devices[name] for name in names}
-    peers = [
-        (
-            "the same network, all tokens everywhere",
-            f"{net.layers_before} + {net.shared_layers} × {net.recursions} + {net.layers_after} "
-            "layers for every token, masked: a plain ViT of the same width and depth",
-            scenario.model,
-            (1.0,) * net.recursions,
-        )
-    ]
-    plain = _plain_peer(net.width, net.image_size, net.patch_size)
-    if plain:
-        how = f"twelve layers of width {net.width}, plain"
-        peers.append((plain, how, plain, (1.0,)))
-    for name, how, model, survival in peers:
-        fields = {field: getattr(scenario, field) for field in Scenario.model_fields}
-        other = Scenario(**{**fields, "model": model, "survival": survival, "executor": "masked"})
-        plan = plan_of(other, forecasts_of(other, few, fits), few, "peer")
-        chosen = plan.chosen
-        if chosen is None or not isinstance(chosen.ownership, Ownership):
-            none = Unknown(reason=_why_none(plan.options))
-            yield PeerCost(name=name, how=how, device_name="", devices=0, total=none, saved=none)
-            continue
-        yield PeerCost(
-            name=name,
-            how=how,
-            device_name=chosen.device_name,
-            devices=chosen.devices,
-            total=chosen.ownership.total,
-            saved=chosen.ownership.total - least.cost.total,
-        )
-
-
-def _why_none(options: Sequence[FleetOption]) -> str:
-    return options[0].reason or "no fleet has a known price" if options else "no device"
-
-
-def _plain_peer(width: int, image_size: int, patch_size: int) -> str:
-    """The plain ViT of the catalogue of that width, image and patch; empty where there is none."""
-    for name, net in plain_vits().items():
-        if (
-            (net.width, net.image_size, net.patch_size) == (width, image_size, patch_size)
-            and name.startswith("deit")
-            and "distilled" not in name
-        ):
-            return name
-    return ""
 
 
 def _width(swing: Swing) -> float:
@@ -293,18 +223,24 @@ def _as_text(choice: Choice, stored: Path, shape: Format) -> str:
         ]
         parts.append(rendered(rows, shape))
     cheapest = [
-        {"owned": name, "P(cheapest to own)": f"{cheap:.1%}", "P(promise holds)": f"{kept:.1%}"}
+        {
+            "owned": name,
+            "P(cheapest to own)": shown_chance(cheap),
+            "P(promise holds)": shown_chance(kept),
+        }
         for name, cheap, kept in choice.catalogue_cheapest
     ]
     parts.append(rendered(cheapest, shape) if cheapest else "")
     defaults = [each for each in choice.assumptions if each.is_default]
     lines = [
-        f"{choice.draws:,} draws of {len(choice.catalogue_cheapest)} and more fleets in "
-        f"{choice.seconds_drawn:.2f} s, seed {choice.seed}",
+        f"{choice.draws:,} draws of {choice.fleets_drawn} owned fleets in "
+        f"{choice.seconds_drawn:.2f} s ({choice.cpu_seconds_drawn:.2f} s of a core), seed "
+        f"{choice.seed}",
         f"{len(defaults)} of {len(choice.assumptions)} inputs are defaults; the plan of "
         "`python -m scenarios.size` lists them",
         "same promise, same spares, same people; the network to the cloud and back is in its p99",
-        "same width and depth is taken as the same class of accuracy; nobody measured it here",
+        "the same accuracy is not shown: a saving counts only where your own images say so"
+        + (f"; seen here, {seen}" if (seen := accuracy_seen_here()) else ""),
         *(f"refused: {name}: {reason}" for name, reason in choice.refused[:3]),
         f"stored: {stored}",
     ]
@@ -319,14 +255,14 @@ def _way_row(way: Way, currency: str) -> dict[str, Cell]:
         "p99": shown(way.p99_latency_s, "s"),
         "promise holds": "n/a"
         if isinstance(way.promise_probability, Unknown)
-        else f"{way.promise_probability:.1%}",
+        else shown_chance(way.promise_probability),
         "cost": shown_money(way.total, currency),
         "90 %": "n/a"
         if isinstance(cost, Unknown)
         else f"{significant(cost.low)} to {significant(cost.high)}",
         "P(cheapest)": "n/a"
         if isinstance(way.cheapest_probability, Unknown)
-        else f"{way.cheapest_probability:.1%}",
+        else shown_chance(way.cheapest_probability),
         "a year": shown_money(way.equivalent_per_year, currency),
         "per million": "n/a"
         if isinstance(way.per_million_images, Unknown)
@@ -340,10 +276,11 @@ def _peer_row(peer: PeerCost, currency: str) -> dict[str, Cell]:
         return amount.reason if isinstance(amount, Unknown) else shown_money(amount, currency)
 
     return {
-        "instead": peer.name,
+        "instead of MoR-ViT": f"{peer.name} ({peer.how})",
         "fleet": f"{peer.devices} × {peer.device_name}" if peer.devices else "none",
         "cost": money(peer.total),
-        "adaptive depth saves": "n/a" if isinstance(peer.saved, Unknown) else money(peer.saved),
+        "MoR-ViT saves": "n/a" if isinstance(peer.saved, Unknown) else money(peer.saved),
+        "its accuracy": peer.accuracy,
     }
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from costmodel.asking import devices_named
 from costmodel.transfer import forecast
+from domain.architecture import Architecture
 from domain.complaint import Complaint
 from domain.device import DeviceSpec
 from domain.fit import Fit
@@ -26,10 +27,16 @@ def batches_of(largest: int) -> tuple[int, ...]:
 
 
 def forecasts_of(
-    scenario: Scenario, devices: Mapping[str, DeviceSpec], fits: Sequence[Fit]
+    scenario: Scenario,
+    devices: Mapping[str, DeviceSpec],
+    fits: Sequence[Fit],
+    of: tuple[Architecture, RoutingDistribution, RoutingDistribution] | None = None,
 ) -> dict[str, Forecasts]:
-    """Predictions of each device by batch, as routed and with all tokens everywhere."""
-    net, routed, full = routings_of(scenario)
+    """Predictions of each device by batch, as routed and with all tokens everywhere.
+
+    `of` is another network than the scenario's, with its two routings.
+    """
+    net, routed, full = of or routings_of(scenario)
 
     def by_batch(
         device: DeviceSpec, routing: RoutingDistribution

@@ -34,20 +34,27 @@ def spares_for(servers: int, promise: Promise) -> int:
 
 
 def host_within(host: Host, device: DeviceSpec) -> Host | str:
-    """The host with no more devices than its power supply bears, or why it bears none."""
+    """The host with no more devices than its power and memory bear, or why it bears none."""
     limit = device.power_limit_w
-    if host.power_limit_w is None or device.device_class == "edge":
-        return host
-    if isinstance(limit, Unknown):
-        return f"the host's power limit can not be checked: {limit.reason}"
-    most = int((host.power_limit_w - host.power_w) / limit.value)
-    if most < 1:
-        return (
-            f"a host of {host.power_limit_w:g} W does not bear {device.name} with its "
-            f"{limit.value:g} W"
-        )
+    most = host.devices_per_host
+    if host.power_limit_w is not None:
+        if isinstance(limit, Unknown):
+            return f"the host's power limit can not be checked: {limit.reason}"
+        most = min(most, int((host.power_limit_w - host.power_w) / limit.value))
+        if most < 1:
+            return (
+                f"a host of {host.power_limit_w:g} W does not bear {device.name} with its "
+                f"{limit.value:g} W"
+            )
+    if host.memory_gb is not None:
+        most = min(most, int(host.memory_gb / host.memory_gb_per_device))
+        if most < 1:
+            return (
+                f"a host of {host.memory_gb:g} GB has no room for the "
+                f"{host.memory_gb_per_device:g} GB that each device needs"
+            )
     fields = {name: getattr(host, name) for name in Host.model_fields}
-    return Host(**{**fields, "devices_per_host": min(host.devices_per_host, most)})
+    return Host(**{**fields, "devices_per_host": most})
 
 
 def racks_exceeded(devices: int, hosts: int, device: DeviceSpec, host: Host, site: Site) -> str:

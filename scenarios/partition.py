@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 
 Draws = NDArray[np.float64]
 
-# Rows of one row group, and draws that are in the making at once.
+# Draws of a cell at most, and draws that are in the making at once.
 MOST_DRAWS, BLOCK = 1_000_000, 16_384
+# Pairs of price and site, and rows of one file where a block of draws has fewer.
+MOST_PAIRS, PART_ROWS = 100, 2**17
 SUMMARY = b"morsizer.summary"
 SCHEMA = pa.schema(
     [
@@ -75,6 +77,36 @@ class Axes:
     stray_sd: float
 
 
+@dataclass(frozen=True, order=True)
+class Part:
+    """Some of the draws of a cell: what one worker draws at once, and one file holds."""
+
+    cell: str
+    number: int
+    start: int
+    stop: int
+
+    @property
+    def name(self) -> str:
+        """Of its file."""
+        return f"{self.cell}.{self.number:03d}"
+
+
+def parts_of(cell: Cell, axes: Axes) -> tuple[Part, ...]:
+    """The draws of a cell in files of about as many rows, however many there are: whole blocks."""
+    pairs = len(axes.prices) * len(cell.sites)
+    if not 0 < axes.draws <= MOST_DRAWS or pairs > MOST_PAIRS:
+        raise ValueError(
+            f"wanted 1 to {MOST_DRAWS:,} draws and up to {MOST_PAIRS} pairs of price and site, got "
+            f"{axes.draws} and {pairs}"
+        )
+    step = BLOCK * max(1, PART_ROWS // (pairs * BLOCK))
+    return tuple(
+        Part(cell.name, number, start, min(start + step, axes.draws))
+        for number, start in enumerate(range(0, axes.draws, step))
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Summary:
     """What one cell comes to at one price and site."""
@@ -102,14 +134,21 @@ def _world(axes: Axes, block: int, draws: int) -> tuple[Draws, Draws, Draws, Dra
     )
 
 
-def costs_of(cell: Cell, axes: Axes) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Cost by price, site and draw, and whether the promise holds in each draw."""
-    costs = np.empty((len(axes.prices), len(cell.sites), axes.draws), dtype=np.float32)
-    holds = np.empty(axes.draws, dtype=bool)
+def costs_of(
+    cell: Cell, axes: Axes, start: int = 0, stop: int | None = None
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Cost by price, site and draw, and whether the promise holds in each draw.
+
+    `start` is the first draw of a block; a block's draws are the same in whatever part they are.
+    """
+    stop = axes.draws if stop is None else stop
+    assert start % BLOCK == 0, "parts are whole blocks"
+    costs = np.empty((len(axes.prices), len(cell.sites), stop - start), dtype=np.float32)
+    holds = np.empty(stop - start, dtype=bool)
     # Block by block: what is in between needs memory for one block only.
-    for block, start in enumerate(range(0, axes.draws, BLOCK)):
-        here = slice(start, min(start + BLOCK, axes.draws))
-        _draw_block(cell, axes, block, costs[:, :, here], holds[here])
+    for first in range(start, stop, BLOCK):
+        here = slice(first - start, min(first + BLOCK, stop) - start)
+        _draw_block(cell, axes, first // BLOCK, costs[:, :, here], holds[here])
     return costs, holds
 
 
@@ -134,32 +173,17 @@ def _draw_block(
             np.add(running, (price * per_capital) * bought, out=costs[p, s], casting="same_kind")
 
 
-def drawn(cell: Cell, axes: Axes) -> tuple[bytes, list[Summary]]:
-    """The rows of a cell as Parquet with page checksums, its summaries in the file's metadata."""
-    if not 0 < axes.draws <= MOST_DRAWS:
-        raise ValueError(f"wanted 1 to {MOST_DRAWS:,} draws a cell, got {axes.draws}")
-    costs, holds = costs_of(cell, axes)
-    kept = float(holds.mean())
-    ranks = [int(share * (axes.draws - 1)) for share in (0.05, 0.5, 0.95)]
-    summaries = []
-    for p in range(costs.shape[0]):
-        for s in range(costs.shape[1]):
-            low, median, high = np.partition(costs[p, s], ranks)[ranks].tolist()
-            summaries.append(
-                Summary(
-                    cell=cell.name,
-                    price=p,
-                    site=s,
-                    mean=float(costs[p, s].mean(dtype=np.float64)),
-                    low=low,
-                    median=median,
-                    high=high,
-                    holds=kept,
-                )
-            )
+def drawn(cell: Cell, axes: Axes, part: Part | None = None) -> tuple[bytes, list[Summary]]:
+    """The rows of a part as Parquet with page checksums, its summaries in the file's metadata."""
+    part = part or parts_of(cell, axes)[0]
+    costs, holds = costs_of(cell, axes, part.start, part.stop)
+    draws, kept = len(holds), float(holds.mean())
+    pairs = [(p, s) for p in range(costs.shape[0]) for s in range(costs.shape[1])]
+    summaries = [summary_of(cell.name, p, s, costs[p, s], kept) for p, s in pairs]
     said = {
         "cell": asdict(cell),
         "axes": asdict(axes),
+        "part": asdict(part),
         "summaries": [asdict(each) for each in summaries],
     }
     schema = SCHEMA.with_metadata({SUMMARY: json.dumps(said, allow_nan=False).encode()})
@@ -172,20 +196,37 @@ def drawn(cell: Cell, axes: Axes) -> tuple[bytes, list[Summary]]:
         use_dictionary=["price", "site"],
         write_statistics=False,
     ) as writer:
-        for p in range(costs.shape[0]):
-            for s in range(costs.shape[1]):
-                writer.write_table(
-                    pa.Table.from_arrays(
-                        [
-                            pa.array(np.full(axes.draws, p, dtype=np.int16)),
-                            pa.array(np.full(axes.draws, s, dtype=np.int16)),
-                            pa.array(costs[p, s]),
-                            held,
-                        ],
-                        schema=schema,
-                    )
+        for p, s in pairs:
+            writer.write_table(
+                pa.Table.from_arrays(
+                    [
+                        pa.array(np.full(draws, p, dtype=np.int16)),
+                        pa.array(np.full(draws, s, dtype=np.int16)),
+                        pa.array(costs[p, s]),
+                        held,
+                    ],
+                    schema=schema,
                 )
+            )
     return sink.getvalue(), summaries
+
+
+def summary_of(
+    cell: str, price: int, site: int, costs: NDArray[np.float32], holds: float
+) -> Summary:
+    """Mean and quantiles of the costs at one price and site; `costs` stay as they are."""
+    ranks = [int(share * (len(costs) - 1)) for share in (0.05, 0.5, 0.95)]
+    low, median, high = np.partition(costs, ranks)[ranks].tolist()
+    return Summary(
+        cell=cell,
+        price=price,
+        site=site,
+        mean=float(costs.mean(dtype=np.float64)),
+        low=low,
+        median=median,
+        high=high,
+        holds=holds,
+    )
 
 
 def front_of(points: Draws) -> NDArray[np.bool_]:

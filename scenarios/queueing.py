@@ -6,6 +6,9 @@ alone, without the service.
 
 import math
 
+import numpy as np
+from scipy.stats import poisson
+
 
 def erlang_b(load: float, servers: int) -> float:
     """Probability that all servers are busy where nobody waits: `B_k = a·B / (k + a·B)`, `B_0 = 1`.
@@ -73,6 +76,31 @@ def md1_wait_s(load: float, service_s: float) -> float:
     0.5
     """
     return math.inf if load >= 1 else load * service_s / (2 * (1 - load))
+
+
+def mdc_wait_s(load: float, servers: int, service_s: float) -> float:
+    """Mean wait for fixed service times and several servers, exactly (Crommelin 1932).
+
+    Who is served now is gone one service time later: `N' = max(N − c, 0) + Poisson(a)`. Its steady
+    state, cut off where it has died out, gives the mean queue, and Little's law the wait.
+
+    >>> round(mdc_wait_s(0.5, 1, 1.0), 9)
+    0.5
+    """
+    if load >= servers:
+        return math.inf
+    size = servers + math.ceil(30 / (1 - load / servers))
+    arrive = poisson.pmf(np.arange(size), load)
+    step = np.zeros((size, size))
+    for state in range(size):
+        left = max(state - servers, 0)
+        step[state, left:] = arrive[: size - left]
+    # One equation says that the shares sum to one.
+    equations = step.T - np.eye(size)
+    equations[-1] = 1.0
+    shares = np.linalg.solve(equations, np.eye(size)[-1])
+    queue = float(np.maximum(np.arange(size) - servers, 0) @ shares)
+    return queue / load * service_s if load else 0.0
 
 
 def many_servers(load: float, servers: int) -> float:

@@ -4,7 +4,7 @@ import json
 import math
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,10 @@ from domain.catalogue import energy, model_named
 from domain.complaint import Complaint, CorruptFile, first_error
 from domain.defaults import PARTS, assumptions_of
 from domain.depreciation import macrs_percent
+from domain.hosts import CLASSES, usual_hosts
 from domain.record import Unknown
 from domain.routing import RoutingDistribution
-from domain.scenario import Assumption, Scenario
+from domain.scenario import Assumption, Host, Scenario
 from domain.store import read_limited
 from scenarios.arrivals import read_arrivals, recording_of
 from scenarios.demand import Times
@@ -68,11 +69,7 @@ def read_asked(path: Path) -> Asked:
         raise CorruptFile(f"{path} is no TOML: {error}") from error
     if _depth(fields) > DEEPEST:
         raise CorruptFile(f"{path} is no TOML of ours: nested deeper than {DEEPEST}")
-    given = frozenset(
-        f"{part}.{name}"
-        for part in PARTS
-        for name in (fields[part] if isinstance(fields.get(part), dict) else ())
-    )
+    given = frozenset(_given(fields))
     try:
         recorded_s = _filled(fields, path)
         # Through JSON text: lists become tuples there, and floats become Decimals digit by digit.
@@ -89,6 +86,17 @@ def read_asked(path: Path) -> Asked:
         where = wrong.partition(":")[0].split(".")
         raise Complaint(f"{path}{_line_of(text, where)}: {wrong}")
     return Asked(scenario=scenario, given=given, recorded_s=recorded_s)
+
+
+def _given(fields: Mapping[str, Any]) -> Iterator[str]:
+    """Every `part.field` that a file says; of hosts `host.field`, or `hosts.class.field`."""
+    parts = {part: fields.get(part) for part in (*PARTS, "host")}
+    hosts = fields.get("hosts")
+    if isinstance(hosts, dict):
+        parts |= {f"hosts.{name}": block for name, block in hosts.items()}
+    for part, block in parts.items():
+        if isinstance(block, dict):
+            yield from (f"{part}.{name}" for name in block)
 
 
 def routings_of(
@@ -122,6 +130,7 @@ def _filled(fields: dict[str, Any], path: Path) -> Times | None:
     """Put in what the country and the kind of arrivals decide; the trace that the file names."""
     demand, site = fields.get("demand"), fields.get("site")
     recorded_s = None
+    _with_hosts(fields)
     if isinstance(demand, dict):
         if demand.get("arrivals") == "poisson":
             demand.setdefault("peak_factor", PEAK_OF_RANDOM)
@@ -131,6 +140,24 @@ def _filled(fields: dict[str, Any], path: Path) -> Times | None:
         _with_country(site)
         site.setdefault("pue_edge", PUE_EDGE)
     return recorded_s
+
+
+def _with_hosts(fields: dict[str, Any]) -> None:
+    """Hosts of every class: the catalogue's, less what `[host]` says of cards, less `[hosts.x]`."""
+    common, own = fields.pop("host", {}), fields.get("hosts", {})
+    if not isinstance(common, dict) or not isinstance(own, dict):
+        raise Complaint("host: wanted a table [host], or [hosts.dc_gpu] and such for one class")
+    try:
+        Host.model_validate_json(json.dumps(common, default=str))
+    except ValidationError as error:
+        raise Complaint(f"host.{first_error(error)}") from error
+    fields["hosts"] = own | {
+        name: {field: figure.value for field, figure in usual_hosts()[name].items()}
+        | (common if name != "edge" else {})
+        | own.get(name, {})
+        for name in CLASSES
+        if isinstance(own.get(name, {}), dict)
+    }
 
 
 def _beside(path: Path, name: str) -> Path:

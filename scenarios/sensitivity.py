@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -129,13 +130,12 @@ class Holding:
         option, host = self.option, self.host
         per_site = option.servers + option.spares if servers is None else self._with_spares(servers)
         devices = np.asarray(option.sites * per_site, dtype=float)
-        is_board = self.device.device_class == "edge"
-        hosts = devices if is_board else option.sites * -(-per_site // host.devices_per_host)
+        hosts = option.sites * -(-per_site // host.devices_per_host)
         busy = np.clip(self._busy_erlang(world, latency) / np.asarray(per_site), 0, 1)
         idle_w, busy_w = self.power.idle_w.value, self.power.peak_w.value
-        own_w = 0.0 if is_board else hosts * host.power_w
+        own_w = hosts * host.power_w
         capital = (
-            (devices * self.price_usd + hosts * float(self.scenario.finance.host_price_usd))
+            (devices * self.price_usd + hosts * float(host.price_usd))
             * float(self.scenario.site.currency_per_usd)
             * world.hardware
             * world.currency
@@ -238,7 +238,7 @@ def holding_of(
 ) -> Holding | None:
     """The fleet of an option, or None where its price or power is unknown."""
     power = power_of(device, candidate.prediction.power_w)
-    host = host_within(scenario.host, device)
+    host = host_within(scenario.hosts.of(device.device_class), device)
     if isinstance(power, Unknown) or isinstance(device.price_usd, Unknown) or isinstance(host, str):
         return None
     return Holding(
@@ -280,12 +280,15 @@ class Drawn:
 
 
 def drawn(scenario: Scenario, holdings: Sequence[Holding], count: int, seed: int) -> Drawn:
-    """Draws of all fleets in one world; the latency of each device is its own."""
-    random = np.random.default_rng(seed)
-    world = world_of(scenario, count, random)
+    """Draws of all fleets in one world; the latency and price of each device are its own.
+
+    Alike wherever the device is drawn, whatever is drawn beside it.
+    """
+    world = world_of(scenario, count, np.random.default_rng(seed))
     costs: dict[str, Draws] = {}
     held: dict[str, Draws] = {}
     for holding in holdings:
+        random = np.random.default_rng((seed, crc32(holding.option.device_id.encode())))
         spread = holding.candidate.promised.log_sd
         latency = np.exp(spread * random.standard_normal(count))
         own_sd = PRICES_APART * log_sd(scenario.finance.price_band)

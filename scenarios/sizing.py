@@ -109,7 +109,7 @@ def option_of(
     is_replayed: bool = True,
 ) -> FleetOption:
     """The least-cost fleet of one device that keeps the promise, or why there is none."""
-    host = host_within(scenario.host, device)
+    host = host_within(scenario.hosts.of(device.device_class), device)
     if isinstance(host, str):
         return _refused(device, "refused", host)
     candidates, why_not = candidates_of(scenario, forecasts)
@@ -214,13 +214,14 @@ def priced(
     fleet = fleets[busiest]
     spares = {each: spares_for(fleets[each].servers, promise) for each in fleets}
     per_site = fleet.servers + spares[busiest]
-    in_hosts = hosts_of(per_site, device, host)
+    in_hosts = hosts_of(per_site, host)
     exceeded = racks_exceeded(per_site, in_hosts, device, host, scenario.site)
     if exceeded:
         return exceeded
     uses = [
         Use(
             devices=demand.sites * (fleets[demand].servers + spares[demand]),
+            sites=demand.sites,
             images=demand.images_per_year,
             busy_share=busy_share(demand, candidate, fleets[demand], spares[demand]),
         )
@@ -261,13 +262,17 @@ def priced(
         peak_power_w=_peak_w(device, candidate.prediction, total, hosts, host),
         promise_probability=promise_probability(queue, fleet.servers),
         replayed_p99_s=fleet.replayed_p99_s or Unknown(reason=NOT_REPLAYED),
-        notes=_notes(scenario, fleets, demands, fleet),
+        notes=(
+            *_notes(scenario, fleets, demands, fleet),
+            *([ONE_HOST] if in_hosts == 1 and per_site > fleet.servers else []),
+        ),
         meets_full_depth=keeps,
         full_depth_p99_s=full_p99_s,
     )
 
 
 NOT_REPLAYED = "not followed image by image"
+ONE_HOST = "all devices of a site sit in one host: where it fails, the spares fail with it"
 
 
 def _images(is_replayed: bool) -> int:
@@ -351,8 +356,7 @@ def _peak_w(
     power = power_of(device, prediction.power_w)
     if isinstance(power, Unknown):
         return power
-    own_w = 0.0 if device.device_class == "edge" else hosts * host.power_w
-    return devices * power.peak_w.value + own_w
+    return devices * power.peak_w.value + hosts * host.power_w
 
 
 def _refused(device: DeviceSpec, tier: str, reason: str) -> FleetOption:

@@ -1,60 +1,45 @@
 """`python -m scenarios.sweep`: a whole design space, drawn cell by cell through flat memory.
 
 Devices × batches × precisions × executors × routings are cells; each is drawn over prices, sites
-and worlds into one Parquet file, written whole or not at all. What is there is not drawn again.
+and worlds, part by part, into Parquet files that are written whole or not at all. What is there is
+not drawn again.
 """
 
 import hashlib
 import json
 import math
-import multiprocessing
 import resource
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from decimal import Decimal, InvalidOperation
-from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import pyarrow.parquet as pq
+import pyarrow as pa
 import typer
 
-from costmodel.unitcost import unit_cost
 from domain.catalogue import check_executor, check_precision
 from domain.catalogue import devices as catalogue_devices
-from domain.complaint import AllFailed, Complaint, CorruptFile
-from domain.device import DeviceSpec
-from domain.fit import Fit
-from domain.scenario import Drift, Ownership, Scenario, Site
+from domain.complaint import AllFailed, Complaint
+from domain.scenario import Scenario
 from domain.shell import emit, format_named, run_shell, say
 from domain.store import results_root, stored_fits, write_whole
 from domain.tables import Cell as TableCell
 from domain.tables import rendered
 from domain.units import KILO, shown, significant
-from scenarios.choosing import candidate_of
-from scenarios.forecasting import devices_of, forecasts_of
-from scenarios.partition import MOST_DRAWS, SUMMARY, Axes, Cell, Summary, drawn, front_of
+from scenarios.cells import cells_of
+from scenarios.drawing import on_cluster, on_this_machine
+from scenarios.forecasting import devices_of
+from scenarios.partition import MOST_DRAWS, MOST_PAIRS, Axes, Cell, Summary, front_of
 from scenarios.reading import read_asked
-from scenarios.sensitivity import (
-    HALF_NORMAL_95,
-    PRICES_APART,
-    PRICES_TOGETHER,
-    Holding,
-    holding_of,
-    log_sd,
-)
-from scenarios.sizing import Forecasts, option_of
+from scenarios.sensitivity import HALF_NORMAL_95, PRICES_APART, PRICES_TOGETHER, log_sd
+from scenarios.sweepfiles import claim, missing_of, path_of, read_summaries
 
-MANIFEST = "sweep.json"
-MOST_CELLS, MOST_ON_AN_AXIS = 1_000_000, 100
-# Cells under way for each worker: enough to keep it busy, few enough for flat memory.
-AHEAD = 2
+MOST_ON_AN_AXIS = 100
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-Drawing = Callable[[Sequence[Cell], Axes], Iterator[tuple[Cell, bytes]]]
 
 
 @app.command(
@@ -91,6 +76,8 @@ def sweep(
     Resumable: run it again. The same seed gives the same rows, with any number of workers.
     """
     shape = format_named(format)
+    # Arrow's own pools keep what they once had; the system's gives it back.
+    pa.set_memory_pool(pa.system_memory_pool())
     asked, fits = read_asked(file), stored_fits()
     scenario = asked.scenario
     named, _ = devices_of(scenario, fits)
@@ -104,204 +91,31 @@ def sweep(
     ]
     folder = out or results_root() / "plans" / "sweeps" / scenario.name
     devices = {**catalogue_devices(), **named} if all_devices else named
+    if len(axes.prices) * len(energies) > MOST_PAIRS:
+        raise Complaint(f"wanted up to {MOST_PAIRS} pairs of price and energy price, got more")
     cells, refused = cells_of(scenario, devices, fits, variants, energies)
     if not cells:
         raise AllFailed(f"{file}: no cell has a fleet and a price; {next(iter(refused), 'none')}")
     spec = _spec_of(cells, axes)
-    _claim(folder, spec, scenario, len(cells))
-    began, done = time.perf_counter(), {path.stem for path in folder.glob("*.parquet")}
-    missing = [cell for cell in cells if cell.name not in done]
+    claim(folder, spec, scenario, len(cells))
+    began, missing = time.perf_counter(), missing_of(folder, cells, axes)
     drawing = on_cluster(cluster) if cluster else on_this_machine(workers)
-    for number, (cell, content) in enumerate(drawing(missing, axes), start=1):
-        write_whole(folder / f"{cell.name}.parquet", content)
+    for number, (part, content) in enumerate(drawing(missing, axes), start=1):
+        write_whole(path_of(folder, part), content)
         if number % 50 == 0:
-            say(f"{len(done) + number} of {len(cells)} cells")
+            say(f"{number} of {len(missing)} parts")
     seconds = time.perf_counter() - began
-    summaries = [each for cell in cells for each in read_summaries(folder, cell)]
-    rows = len(missing) * len(axes.prices) * len(energies) * axes.draws
+    summaries = [each for cell in cells for each in read_summaries(folder, cell, axes)]
+    pairs = len(axes.prices) * len(energies)
+    rows = pairs * sum(part.stop - part.start for _, part in missing)
     front = list(front_rows(cells, summaries, axes, energies))
     emit(rendered(front, shape), output)
     say(
-        f"{rows:,} rows of {len(missing)} cells in {seconds:.1f} s"
+        f"{rows:,} rows of {len({cell.name for cell, _ in missing})} cells in {seconds:.1f} s"
         + (f", {rows / seconds / 1e6:.1f} million a second" if rows else "")
         + f"; {len(cells)} cells, {len(refused)} refused; peak memory "
         f"{shown(_peak_bytes(), 'B')}; {folder}"
     )
-
-
-def cells_of(
-    scenario: Scenario,
-    devices: Mapping[str, DeviceSpec],
-    fits: Sequence[Fit],
-    variants: Sequence[tuple[str, str, float]],
-    energies: Sequence[Decimal],
-) -> tuple[list[Cell], list[str]]:
-    """Every cell whose fleet keeps the promise at a known price, and why others are none."""
-    cells: list[Cell] = []
-    refused: list[str] = []
-    number_of = {name: number for number, name in enumerate(sorted(devices))}
-    if len(variants) * len(devices) * scenario.batch.bit_length() > MOST_CELLS:
-        raise Complaint(f"wanted up to {MOST_CELLS:,} cells, got more: shorten an axis")
-    for precision, executor, routing in variants:
-        fields = {name: getattr(scenario, name) for name in Scenario.model_fields}
-        drift = {name: getattr(scenario.routing, name) for name in Drift.model_fields}
-        variant = Scenario(
-            **{
-                **fields,
-                "precision": precision,
-                "executor": executor,
-                "routing": Drift(**{**drift, "corruption": routing}),
-            }
-        )
-        for name, forecasts in forecasts_of(variant, devices, fits).items():
-            for batch in forecasts.routed:
-                label = f"{name}-b{batch}-{precision}-{executor}-r{routing:g}"
-                alone = Forecasts(
-                    routed={b: each for b, each in forecasts.routed.items() if b == batch},
-                    full={b: each for b, each in forecasts.full.items() if b == batch},
-                )
-                option = option_of(variant, devices[name], alone, is_replayed=False)
-                if option.reason or not isinstance(option.ownership, Ownership):
-                    why = option.reason or getattr(option.ownership, "reason", "")
-                    refused.append(f"{label}: {why}")
-                    continue
-                candidate = candidate_of(variant, alone, batch)
-                holding = holding_of(variant, devices[name], option, candidate)
-                assert holding is not None, "a priced fleet has a price and a power"
-                cells.append(_cell(label, number_of[name], routing, holding, energies))
-    return cells, refused
-
-
-def _cell(
-    label: str, number: int, routing: float, holding: Holding, energies: Sequence[Decimal]
-) -> Cell:
-    scenario, option, device = holding.scenario, holding.option, holding.device
-    site = scenario.site
-    hosts = 0 if device.device_class == "edge" else option.hosts
-    fields = {name: getattr(site, name) for name in Site.model_fields}
-    host_price = float(scenario.finance.host_price_usd)
-    in_currency = float(site.currency_per_usd)
-    units = [
-        unit_cost(
-            Site(**{**fields, "energy_price_per_kwh": price}),
-            scenario.finance,
-            device.device_class,
-        )
-        for price in energies
-    ]
-    loads, bearable = holding.bearable
-    return Cell(
-        name=label,
-        device_id=device.id,
-        device_number=number,
-        batch=option.batch,
-        precision=scenario.precision,
-        executor=scenario.executor,
-        routing=routing,
-        devices=option.devices,
-        servers_and_spares=option.servers + option.spares,
-        p99_s=option.p99_latency_s,
-        capital=(option.devices * holding.price_usd + option.hosts * host_price) * in_currency,
-        idle_w=holding.power.idle_w.value,
-        busy_w=holding.power.peak_w.value,
-        own_w=hosts * holding.host.power_w,
-        erlang=holding.erlang,
-        strain=holding.strain,
-        log_sd=holding.candidate.promised.log_sd,
-        loads=loads,
-        bearable=bearable,
-        sites=tuple(
-            (
-                unit.per_capital,
-                unit.per_mean_w,
-                unit.per_peak_w,
-                unit.fixed + unit.per_device * option.devices,
-            )
-            for unit in units
-        ),
-    )
-
-
-def on_this_machine(workers: int) -> Drawing:
-    """Cells drawn in this process, or in so many of their own."""
-
-    def alone(cells: Sequence[Cell], axes: Axes) -> Iterator[tuple[Cell, bytes]]:
-        for cell in cells:
-            yield cell, drawn(cell, axes)[0]
-
-    def together(cells: Sequence[Cell], axes: Axes) -> Iterator[tuple[Cell, bytes]]:
-        spawned = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, mp_context=spawned) as pool:
-            waiting = iter(cells)
-            under_way: dict[Future[bytes], Cell] = {}
-            while True:
-                while len(under_way) < AHEAD * workers and (cell := next(waiting, None)):
-                    under_way[pool.submit(content_of, cell, axes)] = cell
-                if not under_way:
-                    return
-                finished, _ = wait(under_way, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    yield under_way.pop(future), future.result()
-
-    return alone if workers == 1 else together
-
-
-def content_of(cell: Cell, axes: Axes) -> bytes:
-    """The Parquet of one cell; a function of its own, so that another process can find it."""
-    return drawn(cell, axes)[0]
-
-
-def on_cluster(address: str) -> Drawing:
-    """Cells drawn by the workers of a Dask cluster; a lost worker's cells are drawn again.
-
-    Raises Complaint where dask is not installed or no scheduler answers.
-    """
-    if not address.startswith(("tcp://", "tls://")):
-        raise Complaint(f"wanted --cluster tcp://host:port, got {address[:60]!r}")
-    try:
-        from distributed import Client, as_completed
-    except ImportError:
-        raise Complaint(
-            "--cluster needs dask, which is not installed: pip install 'morsizer[scale]'"
-        ) from None
-
-    def together(cells: Sequence[Cell], axes: Axes) -> Iterator[tuple[Cell, bytes]]:
-        try:
-            client = Client(address, timeout=10)
-        except (OSError, TimeoutError) as error:
-            raise Complaint(f"no Dask scheduler answers at {address}: {error}") from error
-        with client:
-            by_name = {cell.name: cell for cell in cells}
-            waiting = iter(cells)
-            ahead = AHEAD * max(1, len(client.scheduler_info()["workers"]))
-
-            def sent(cell: Cell) -> Any:
-                return client.submit(content_of, cell, axes, key=f"sweep-{cell.name}", pure=True)
-
-            some = [sent(cell) for cell in islice(waiting, ahead)]
-            arriving = as_completed(some, with_results=True)
-            for future, content in arriving:
-                yield by_name[future.key.removeprefix("sweep-")], content
-                future.release()
-                if cell := next(waiting, None):
-                    arriving.add(sent(cell))
-
-    return together
-
-
-def read_summaries(folder: Path, cell: Cell) -> list[Summary]:
-    """What a cell's file says of itself. Raises CorruptFile where it is not that cell's."""
-    path = folder / f"{cell.name}.parquet"
-    try:
-        metadata = pq.read_schema(path).metadata or {}
-        said = json.loads(metadata[SUMMARY])
-        summaries = [Summary(**each) for each in said["summaries"]]
-        is_of_cell = said["cell"] == json.loads(json.dumps(asdict(cell)))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CorruptFile(f"{path} is no cell of a sweep: {error}; delete it") from error
-    if not is_of_cell:
-        raise CorruptFile(f"{path} is of another sweep; delete it, or name another --out")
-    return summaries
 
 
 def front_rows(
@@ -385,26 +199,6 @@ def _few(option: str, found: list[Any]) -> list[Any]:
 def _spec_of(cells: Sequence[Cell], axes: Axes) -> str:
     said = json.dumps([[asdict(cell) for cell in cells], asdict(axes)], sort_keys=True)
     return hashlib.sha256(said.encode()).hexdigest()
-
-
-def _claim(folder: Path, spec: str, scenario: Scenario, cells: int) -> None:
-    """The folder is of this sweep alone: rows of two would be taken for those of one."""
-    manifest = folder / MANIFEST
-    said = {"format": 1, "spec": spec, "scenario": scenario.name, "cells": cells}
-    if not manifest.exists():
-        if folder.is_dir() and any(folder.glob("*.parquet")):
-            raise Complaint(f"{folder} has rows but no {MANIFEST}; name another --out")
-        write_whole(manifest, (json.dumps(said, indent=1) + "\n").encode())
-        return
-    try:
-        before = json.loads(manifest.read_bytes()[:10_000])
-        is_same = isinstance(before, dict) and before.get("spec") == spec
-    except ValueError as error:
-        raise CorruptFile(f"{manifest} is no JSON: {error}") from error
-    if not is_same:
-        raise Complaint(
-            f"{folder} holds another sweep (other devices, axes, seed or fits); name another --out"
-        )
 
 
 def _peak_bytes() -> float:

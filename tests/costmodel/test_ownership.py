@@ -73,7 +73,6 @@ finances = st.builds(
     Finance,
     horizon_years=st.integers(1, 20),
     discount_rate=st.floats(-0.9, 0.9),
-    host_price_usd=money,
     maintenance_per_year=st.floats(0, 0.99),
     residual_share=st.floats(0, 0.99),
     staff_per_year=money,
@@ -160,7 +159,9 @@ def test_discounting_makes_later_payments_lighter_and_leaves_the_price():
 
 
 def test_the_price_band_bounds_what_depends_on_the_price():
-    cost = owned(finance=Finance(host_price_usd=Decimal(500), residual_share=0.1, price_band=0.2))
+    cost = owned(
+        host=Host(price_usd=Decimal(500)), finance=Finance(residual_share=0.1, price_band=0.2)
+    )
     assert [(each.name, each.low, each.amount, each.high) for each in cost.lines[:2]] == [
         ("hardware", 1600, 2000, 2400),
         ("host", 800, 1000, 1200),
@@ -317,15 +318,16 @@ def test_levy_demand_charge_space_and_carbon_are_counted_once():
 
 
 def test_hosts_hold_several_cards_and_draw_power_of_their_own():
-    host = Host(devices_per_host=4, power_w=100.0)
-    money_for = Finance(host_price_usd=Decimal(500), horizon_years=1)
+    host = Host(price_usd=Decimal(500), devices_per_host=4, power_w=100.0)
+    money_for = Finance(horizon_years=1)
     cost = owned(devices=5, host=host, finance=money_for, busy_share=exactly(0.0))
     assert line(cost, "host").amount == 1000
     watts = 5 * 20 + 2 * 100
     expected = Decimal(watts) / 1000 * Decimal("1.6") * 8760 * Decimal("0.1")
     assert line(cost, "energy").amount == expected.quantize(Decimal("0.01"))
-    board = owned(device=device(device_class="edge"), devices=5, host=host, finance=money_for)
-    assert line(board, "host").amount == 2500
+    apart = Use(devices=6, images=1.0, busy_share=exactly(0.0), sites=3)
+    everywhere = owned(devices=6, host=host, finance=money_for, years=[apart])
+    assert line(everywhere, "host").amount == 1500
 
 
 @given(finances)

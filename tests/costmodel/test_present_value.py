@@ -1,6 +1,6 @@
 """Equations of money: laws first, then what must be refused."""
 
-from decimal import Decimal
+from decimal import ROUND_UP, Decimal
 
 import pytest
 from hypothesis import example, given
@@ -102,6 +102,19 @@ def test_renting_cheaper_than_running_never_breaks_even():
 def test_impossible_inputs_are_refused(nonsense):
     with pytest.raises(ValueError, match="wanted"):
         nonsense()
+
+
+@pytest.mark.parametrize("life", sorted(japan_rates()))
+def test_japans_rates_follow_from_the_life(life):
+    """Twice the straight line to three digits; then, rounded up, one over the years that are left."""
+    rates, thousandth = japan_rates()[life], Decimal("0.001")
+    assert rates.rate == (Decimal(2) / life).quantize(thousandth)
+    left = [(Decimal(1) / n).quantize(thousandth, ROUND_UP) for n in range(1, life)]
+    assert rates.revised_rate in (*left, Decimal(1))
+    # The guarantee is the charge at the switch: what is left then, at the revised rate.
+    switched = [(1 - rates.rate) ** year * rates.revised_rate for year in range(1, life)]
+    if life > 2:
+        assert min(abs(each - rates.guarantee_rate) for each in switched) < Decimal("0.0002")
 
 
 @pytest.mark.parametrize("life", sorted(japan_rates()))

@@ -21,7 +21,10 @@ from tests.costmodel.test_ownership import device, exactly, finances, money, own
     st.sampled_from(["edge", "dc_gpu"]),
 )
 def test_the_quick_cost_is_the_exact_one(count, share, finance, price, pue, in_host, kind):
-    host, spec = Host(devices_per_host=in_host, power_w=30.0), device(device_class=kind)
+    host, spec = (
+        Host(price_usd=price, devices_per_host=in_host, power_w=30.0),
+        device(device_class=kind),
+    )
     place = site(
         energy_price_per_kwh=price / 10**6,
         energy_levy_per_kwh=price / 10**8,
@@ -39,11 +42,11 @@ def test_the_quick_cost_is_the_exact_one(count, share, finance, price, pue, in_h
         host=host,
     )
     assume(isinstance(cost, Ownership))
-    power, hosts = power_of(spec, exactly(100.0)), hosts_of(count, spec, host)
-    own_w = hosts * host.power_w * (kind != "edge")
+    power, hosts = power_of(spec, exactly(100.0)), hosts_of(count, host)
+    own_w = hosts * host.power_w
     quick = unit_cost(place, finance, kind).total(
         devices=count,
-        capital=count * 1000.0 + hosts * float(finance.host_price_usd),
+        capital=count * 1000.0 + hosts * float(host.price_usd),
         mean_w=count * power.mean_w(exactly(share)).value + own_w,
         peak_w=count * 100.0 + own_w,
     )

@@ -38,7 +38,7 @@ def advised(*options, language="en", assumptions=()):
 
 def test_a_purchase_says_what_to_buy_its_cost_its_certainty_and_the_first_step():
     said = " ".join(advised(option()))
-    for words in ("Buy 3 × One", "1,650 JPY", "97%", "promise is broken", "10 ms", "accept"):
+    for words in ("Buy 3 × One", "1,650 JPY", "97.0%", "promise is broken", "10 ms", "accept"):
         assert words in said
     kept = " ".join(advised(option(meets_full_depth=True)))
     assert "holds even if every image" in kept
@@ -51,11 +51,11 @@ def test_a_close_rival_wants_a_quote_and_a_far_one_does_not():
 
 def test_the_defaults_that_matter_are_named():
     price = Assumption(
-        field="finance.host_price_usd", value="0", unit="USD", is_default=True, source="x", as_of=""
+        field="hosts.dc_gpu.price_usd", value="0", unit="USD", is_default=True, source="x", as_of=""
     )
     said = " ".join(advised(option(), assumptions=(price,)))
     assert "1 of 1 inputs are defaults" in said
-    assert "finance.host_price_usd = 0" in said
+    assert "a host of the class dc_gpu costs 0 USD" in said
 
 
 @pytest.mark.parametrize(

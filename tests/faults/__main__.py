@@ -18,6 +18,7 @@ from tests.faults.locks import locks
 from tests.faults.mutations import mutations
 from tests.faults.oom import oom
 from tests.faults.readings import clocks, meters
+from tests.faults.scenarios import scenarios
 from tests.faults.signals import signals
 from tests.faults.tally import Fault
 
@@ -34,6 +35,7 @@ FAMILIES: dict[str, tuple[Family, int]] = {
     "oom": (oom, 100),
     "meters": (meters, 10_000),
     "clocks": (clocks, 5000),
+    "scenarios": (scenarios, 10_000),
 }
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

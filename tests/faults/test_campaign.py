@@ -15,6 +15,7 @@ from tests.faults.locks import _crashes, _unfinished
 from tests.faults.mutations import mutations, problem_of
 from tests.faults.oom import _by_the_kernel
 from tests.faults.running import Sweep, seeded, toy_session
+from tests.faults.scenarios import scenarios
 from tests.faults.signals import STRIKES
 from tests.faults.tally import Fault, Tally
 
@@ -111,3 +112,7 @@ def test_a_bar_is_missed_where_nothing_was_tried():
     tally = Tally("bad")
     tally.count("it broke")
     assert not tally.result().is_met
+
+
+def test_hostile_scenarios_and_command_lines_get_an_answer_or_one_sentence():
+    assert all_met(list(scenarios(60, seed=5)))

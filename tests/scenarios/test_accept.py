@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 from domain.acceptance import AcceptanceTerms, AcceptanceVerdict
-from domain.measurement import Measurement, MeasuringPlan
+from domain.measurement import Conditions, Measurement, MeasuringPlan
 from domain.routing import RoutingDistribution
 from domain.store import Journal, load, stored_fits
 from domain.workload import Workload
@@ -53,7 +53,7 @@ def kit(results, tmp_path):
     return folder
 
 
-def delivered(folder, factor, status="ok", points=None):
+def delivered(folder, factor, status="ok", points=None, **more):
     """A journal of a machine whose batches take `factor` times the promised middle."""
     terms = load(folder / "terms.json", AcceptanceTerms)
     plan = load(folder / "plan.json", MeasuringPlan)
@@ -85,6 +85,7 @@ def delivered(folder, factor, status="ok", points=None):
                             "workload": work,
                             "samples_s": (seconds,) * 9 if status == "ok" else (),
                             "depths": (),
+                            **more,
                         }
                     )
                 )
@@ -138,11 +139,39 @@ def test_what_was_not_measured_or_not_usable_is_not_judged(kit):
     assert [each.verdict for each in verdict.points] == ["pass", "invalid", "invalid", "invalid"]
 
 
-def test_a_throttled_machine_is_invalid_not_failed(kit):
-    delivered(kit, 1.0, status="throttled")
+@pytest.mark.parametrize("status", ["throttled", "contended"])
+def test_a_disturbed_machine_is_neither_passed_nor_failed(kit, status):
+    delivered(kit, 1.0, status=status)
     done = run(main, kit, "--judge")
     assert done.returncode == 3
+    assert "DISTURBED" in done.stdout
     assert "a toy reason" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("factor", "others_s", "steal_s", "code", "verdict"),
+    [
+        (1.5, 0.5, 0.0, 3, "disturbed"),
+        (1.5, 0.0, 0.3, 3, "disturbed"),
+        (1.5, 0.1, 0.1, 7, "fail"),
+        (1.0, 5.0, 0.0, 0, "pass"),
+    ],
+)
+def test_slower_beside_others_is_disturbed_and_alone_a_failure(
+    kit, factor, others_s, steal_s, code, verdict
+):
+    seen = Conditions(
+        wall_s=10.0,
+        own_cpu_s=9.0,
+        parent_cpu_s=0.0,
+        others_cpu_s=others_s,
+        steal_s=steal_s,
+        suspended_s=0.0,
+    )
+    delivered(kit, factor, conditions=seen)
+    done = run(main, kit, "--judge", "--format", "json")
+    assert done.returncode == code, done.stderr
+    assert {row["verdict"] for row in json.loads(done.stdout)} == {verdict}
 
 
 def test_a_kit_is_never_written_over(kit, results):
@@ -159,6 +188,7 @@ def test_a_kit_is_never_written_over(kit, results):
         (("--journal", "x"), 2, "--judge only"),
         (("--format", "xml"), 2, "unknown format"),
         (("--checkpoint", "/nowhere.safetensors"), 6, "cannot read"),
+        (("--checkpoint", ""), 2, "got no name"),
     ],
 )
 def test_wrong_arguments_write_no_terms(arguments, code, words, results, tmp_path):

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from domain.defaults import NO_QUANTITY, PARTS, origins
-from domain.scenario import Ownership, Plan
+from domain.hosts import CLASSES, usual_hosts
+from domain.scenario import Host, Ownership, Plan, Site
 from domain.store import load
 from scenarios.reading import LIBRARY, SKELETON, read_asked, read_scenario
 from scenarios.size import main
@@ -110,11 +111,12 @@ def test_every_field_is_in_the_skeleton_and_what_it_only_shows_is_the_default(tm
         re.sub(r"(?m)^# (\w+ = )", r"\1", SKELETON.read_text()).replace('trace = ""', "")
     )
     fields, scenario = tomllib.loads(bare.read_text()), read_scenario(bare)
-    # Shown as a comment; made from the trace; only with a trace.
-    elsewhere = {"shifts", "recording", "trace"}
+    # Shown as a comment (no value is the default of the last); made from the trace; only with one.
+    elsewhere = {"shifts", "recording", "trace", "pue_workstation"}
     for part in PARTS:
         assert set(type(getattr(scenario, part)).model_fields) - set(fields[part]) <= elsewhere
     assert "[[demand.shifts]]" in SKELETON.read_text()
+    assert all(f" {name} = " in SKELETON.read_text() for name in Host.model_fields)
     assert scenario == read_scenario(SKELETON)
 
 
@@ -133,7 +135,27 @@ def test_every_default_has_a_unit_and_a_source():
         for name, field in type(getattr(scenario, part)).model_fields.items()
         if not field.is_required() and f"{part}.{name}" not in NO_QUANTITY
     }
-    assert asked | {"site.energy_price_per_kwh"} == set(origins())
+    hosts = {f"host.{name}" for name in Host.model_fields}
+    assert asked | hosts | {"site.energy_price_per_kwh"} == set(origins())
+    for name in CLASSES:
+        for figure in usual_hosts()[name].values():
+            assert figure.source
+            assert figure.as_of
+
+
+def test_each_class_of_devices_has_its_own_host_and_a_file_may_say_otherwise(small):
+    usual = read_scenario(small()).hosts
+    assert usual.dc_gpu.devices_per_host == 4
+    assert usual.edge.price_usd == 0
+    asked = read_asked(
+        small("", "\n[host]\nprice_usd = 1\n[hosts.dc_gpu]\nprice_usd = 2\nunits = 3\n")
+    )
+    hosts = asked.scenario.hosts
+    assert [hosts.of(name).price_usd for name in CLASSES] == [2, 1, 1, 0, 1]
+    assert hosts.dc_gpu.power_w == usual.dc_gpu.power_w
+    said = {each.field: each for each in asked.assumptions}
+    assert said["hosts.edge.price_usd"].is_default
+    assert "hosts.dc_gpu.price_usd" not in said, "no device of that class is asked about"
 
 
 def test_yen_prices_are_exact_and_the_rate_is_dated():
@@ -150,7 +172,9 @@ def test_the_country_gives_its_energy_price_levy_and_carbon():
     )
     assert site.carbon_g_per_kwh == pytest.approx(485.392)
     assert site.pue_of("edge") == 1.1
-    assert site.pue_of("dc_gpu") == 1.6
+    assert site.pue_of("dc_gpu") == site.pue_of("pro_gpu") == 1.6
+    hall = Site(**{**dict(site), "pue_workstation": 1.0})
+    assert [hall.pue_of(name) for name in ("edge", "pro_gpu", "dc_gpu")] == [1.1, 1.0, 1.6]
 
 
 def test_what_was_left_out_is_listed_and_what_was_given_is_not(small):
@@ -312,6 +336,10 @@ def test_the_skeleton_is_printed_or_written_once_and_runs(results, tmp_path):
         ("", "\n[[stages]]\nname = 'a'\nfrom_year = 1\ncameras = 1\n", 0, ""),
         ("", "\n[routing]\ncorruption = 2\n", 2, "routing.corruption"),
         ("", "\na." + "b." * 40 + "c = 1\n", 6, "nested deeper"),
+        ("", "\n[host]\nwatts = 3\n", 2, "host.watts"),
+        ("", "\n[hosts.gpu]\npower_w = 3\n", 2, "hosts.gpu"),
+        ("", "\n[hosts]\ncpu = 3\n", 2, "hosts.cpu"),
+        ("batch = 1", "batch = 1\nhost = 3", 2, "[host]"),
         ("[demand]", "[demand", 6, "no TOML"),
         ("[demand]", "a = " + "[" * 5000 + "\n[demand]", 6, "no TOML"),
         ("[promise]", "[demand]", 6, "no TOML"),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from domain.demand import Shift, Stage
 from domain.prediction import Refusal
 from domain.record import Unknown
-from domain.scenario import Drift, Finance, Host, Ownership, Promise, Site
+from domain.scenario import Drift, Finance, Host, Hosts, Ownership, Promise, Site
 from scenarios.demand import running_share
 from scenarios.fleet import (
     Fleet,
@@ -335,11 +335,15 @@ def test_a_shift_calendar_counts_its_hours():
 def test_hosts_and_racks_bound_the_fleet():
     one = {"one": prediction("one", 0.03)}
     card = {"one": device("one", device_class="pro_gpu")}
-    roomy = planned(one, devices=card, host=Host(devices_per_host=8, units=2, power_w=200.0))
+    roomy = planned(
+        one, devices=card, hosts=Hosts.alike(Host(devices_per_host=8, units=2, power_w=200.0))
+    )
     assert (roomy.options[0].devices, roomy.options[0].hosts) == (15, 2)
-    power = planned(one, devices=card, host=Host(devices_per_host=8, power_limit_w=350.0))
+    power = planned(
+        one, devices=card, hosts=Hosts.alike(Host(devices_per_host=8, power_limit_w=350.0))
+    )
     assert power.options[0].hosts == 5
-    weak = planned(one, devices=card, host=Host(power_limit_w=50.0)).options[0]
+    weak = planned(one, devices=card, hosts=Hosts.alike(Host(power_limit_w=50.0))).options[0]
     assert "does not bear" in weak.reason
     for limit, words in ((Rack(rack_units=10), "15 U"), (Rack(rack_power_w=1000.0), "1.5 kW")):
         full = planned(one, devices=card, site=limit).options[0]

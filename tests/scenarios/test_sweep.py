@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domain.scenario import Finance
-from scenarios import sweep
-from scenarios.partition import SUMMARY, Axes, Cell, costs_of, drawn, front_of
+from scenarios import drawing, partition
+from scenarios.partition import SUMMARY, Axes, Cell, costs_of, drawn, front_of, parts_of
 from scenarios.sweep import main
 from tests.scenarios.commands import run
 from tests.scenarios.test_sensitivity import CALM, holding
@@ -108,6 +108,43 @@ def test_rows_and_summaries_say_the_same():
         assert here.cost.mean() == pytest.approx(each.mean, rel=1e-5)
         assert each.low <= each.median <= each.high
         assert here.holds.mean() == pytest.approx(each.holds)
+
+
+def test_parts_hold_every_draw_once_and_the_same_rows_as_one_file(monkeypatch):
+    axes = replace(AXES, draws=1000)
+    monkeypatch.setattr(partition, "BLOCK", 64)
+    whole, holds = costs_of(CELL, axes)
+    monkeypatch.setattr(partition, "PART_ROWS", 4 * 64 * 3)
+    parts = parts_of(CELL, axes)
+    assert [(part.start, part.stop) for part in parts] == [
+        (0, 192), (192, 384), (384, 576), (576, 768), (768, 960), (960, 1000),
+    ]  # fmt: skip
+    for part in parts:
+        costs, kept = costs_of(CELL, axes, part.start, part.stop)
+        assert (costs == whole[:, :, part.start : part.stop]).all()
+        assert (kept == holds[part.start : part.stop]).all()
+
+
+def test_a_cell_of_many_parts_is_summed_up_from_its_rows(results, small, tmp_path, monkeypatch):
+    monkeypatch.setattr(partition, "BLOCK", 64)
+    whole = swept(small, tmp_path / "whole")
+    monkeypatch.setattr(partition, "PART_ROWS", 64)
+    parted = swept(small, tmp_path / "parted")
+    assert parted.returncode == 0, parted.stderr
+    assert parted.stdout == whole.stdout
+    assert len(rows(tmp_path / "parted")) == 8 * len(rows(tmp_path / "whole"))
+    damaged = next((tmp_path / "parted").glob("*.001.parquet"))
+    content = bytearray(damaged.read_bytes())
+    content[200] ^= 0xFF
+    damaged.write_bytes(bytes(content))
+    assert swept(small, tmp_path / "parted").returncode == 6
+
+
+def test_no_more_rows_than_fit_are_asked_of_one_block(results, small, tmp_path):
+    prices = ",".join(str(1 + n / 100) for n in range(60))
+    done = swept(small, tmp_path / "sweep", "--prices", prices, "--energy-prices", "1,2")
+    assert done.returncode == 2
+    assert "pairs of price" in done.stderr
 
 
 def test_a_cell_where_nothing_is_off_costs_what_the_fleet_costs():
@@ -234,7 +271,7 @@ def test_a_cluster_draws_the_same_rows_and_a_killed_worker_changes_nothing(
     results, small, tmp_path, cluster, monkeypatch
 ):
     address, workers = cluster
-    monkeypatch.setattr(sweep, "AHEAD", 1)  # fewer at once than there are cells
+    monkeypatch.setattr(drawing, "AHEAD", 1)  # fewer at once than there are cells
     alone = swept(small, tmp_path / "alone")
     folder = tmp_path / "together"
 

@@ -1,0 +1,302 @@
+"""Fleets of several kinds: a site's images split over boards and servers, with more rented at peaks.
+
+The split is static: boards serve some cameras, or some share of the images, servers the rest; a
+cloud serves what comes beyond a level of the shift calendar. Each part keeps the whole promise
+with spares of its own, and so surely that all of them together keep it as surely as was asked.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+
+from costmodel.ownership import summed
+from domain.demand import Demand
+from domain.device import DeviceSpec
+from domain.prices import HourlyRate
+from domain.record import Unknown
+from domain.scenario import CostLine, Finance, FleetOption, Ownership, Promise, Scenario
+from domain.units import significant
+from scenarios.choosing import (
+    Found,
+    added,
+    candidate_of,
+    changed,
+    images_of,
+    nearer,
+    rent_by_load,
+    up_to,
+)
+from scenarios.cloud import cheapest_rates
+from scenarios.sensitivity import Holding, holding_of, scaled
+from scenarios.sizing import Forecasts, option_of
+
+# Splits that are tried: so many steps from all boards to all servers.
+STEPS = 16
+# As sure as a scenario may ask to be.
+MOST_SURE = 0.999
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One kind of device with the share of the demand that it serves, and its fleet."""
+
+    scenario: Scenario
+    option: FleetOption
+
+    @property
+    def cost(self) -> Ownership:
+        """Of owning it."""
+        assert isinstance(self.option.ownership, Ownership), "only priced parts are kept"
+        return self.option.ownership
+
+
+Parts = tuple[Part, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workshop:
+    """What parts are sized from, and which devices they may be of."""
+
+    forecasts: Mapping[str, Forecasts]
+    devices: Mapping[str, DeviceSpec]
+    boards: Sequence[str]
+    servers: Sequence[str]
+
+    def part(self, scenario: Scenario, name: str, *, is_replayed: bool) -> Part | None:
+        """The fleet of one device for one share of the demand; None where none keeps it."""
+        option = option_of(
+            scenario, self.devices[name], self.forecasts[name], is_replayed=is_replayed
+        )
+        if option.reason or isinstance(option.ownership, Unknown):
+            return None
+        return Part(scenario=scenario, option=option)
+
+    def again(self, parts: Parts) -> Parts | None:
+        """The same, sized image by image."""
+        sized = [
+            self.part(each.scenario, each.option.device_id, is_replayed=True) for each in parts
+        ]
+        return None if None in sized else tuple(each for each in sized if each is not None)
+
+    def splits(self, scenario: Scenario) -> Iterator[Parts]:
+        """Boards and servers together, by closed form, at every step of the split."""
+        for step in range(1, STEPS):
+            halves = halves_of(scenario, step / STEPS)
+            if halves is None:
+                continue
+            boards = [self.part(halves[0], name, is_replayed=False) for name in self.boards]
+            servers = [self.part(halves[1], name, is_replayed=False) for name in self.servers]
+            for board in boards:
+                for server in servers:
+                    if board and server:
+                        yield board, server
+
+    def alone(self, scenario: Scenario) -> Iterator[Parts]:
+        """One kind of device for all."""
+        for name in (*self.boards, *self.servers):
+            if part := self.part(scenario, name, is_replayed=False):
+                yield (part,)
+
+
+def halves_of(scenario: Scenario, share: float) -> tuple[Scenario, Scenario] | None:
+    """The scenario for boards with that share of the demand, and for servers with the rest.
+
+    Of a takt whole cameras; None where a part would have none. What is paid once (people, network,
+    installation, removal) is paid with the boards.
+    """
+    scenario, demand = surer(scenario), scenario.demand
+    fields = {name: getattr(demand, name) for name in Demand.model_fields}
+    if demand.arrivals == "takt":
+        some = round(demand.cameras * share)
+        if not 0 < some < demand.cameras:
+            return None
+        parts = [Demand(**{**fields, "cameras": n}) for n in (some, demand.cameras - some)]
+    else:
+        parts = [
+            Demand(**{**fields, "period_s": demand.period_s / part}) for part in (share, 1 - share)
+        ]
+    nothing = Decimal(0)
+    once = dict.fromkeys(
+        ("staff_per_year", "network_price", "installation", "decommissioning"), nothing
+    )
+    finance = {name: getattr(scenario.finance, name) for name in Finance.model_fields}
+    return (
+        changed(scenario, demand=parts[0]),
+        changed(scenario, demand=parts[1], finance=Finance(**{**finance, **once})),
+    )
+
+
+def surer(scenario: Scenario) -> Scenario:
+    """The scenario for one of two parts that must keep the promise both: the root of its share."""
+    promise = {name: getattr(scenario.promise, name) for name in Promise.model_fields}
+    sure = min(MOST_SURE, math.sqrt(scenario.promise.confidence))
+    return changed(scenario, promise=Promise(**{**promise, "confidence": sure}))
+
+
+def mixed_ways(
+    scenario: Scenario,
+    forecasts: Mapping[str, Forecasts],
+    devices: Mapping[str, DeviceSpec],
+    owned: Sequence[Found],
+) -> list[Found]:
+    """The cheapest split over boards and servers, and the cheapest base with a rented peak.
+
+    None where arrivals are a recorded trace or come in stages: how they split is not known.
+    """
+    if scenario.demand.arrivals == "trace" or scenario.stages:
+        return []
+    shop = Workshop(
+        forecasts=forecasts,
+        devices=devices,
+        boards=[way.option.device_id for way in owned if way.kind == "edge"],
+        servers=[way.option.device_id for way in owned if way.kind == "on-premises"],
+    )
+    found: list[Found] = []
+    split = min(shop.splits(scenario), key=_total, default=None)
+    if split is not None and (parts := shop.again(split)) is not None:
+        found.append(_owned(scenario, parts, shop))
+    away = nearer(scenario)
+    loads = sorted({load for _, load in scenario.demand.hours_at_load})
+    if away is not None and not scenario.demand.growth_per_year:
+        bursts = [
+            burst for level in loads[:-1] if (burst := _burst(scenario, away, shop, level, loads))
+        ]
+        found += sorted(bursts, key=lambda each: each.cost.total)[:1]
+    return found
+
+
+def _total(parts: Parts) -> Decimal:
+    return sum((part.cost.total for part in parts), Decimal(0))
+
+
+def _burst(
+    scenario: Scenario, away: Scenario, shop: Workshop, level: float, loads: Sequence[float]
+) -> Found | None:
+    """Own what serves up to `level` of the full rate, rent the rest while there is more."""
+    base = surer(changed(scenario, demand=up_to(scenario.demand, level)))
+    quick = min([*shop.alone(base), *shop.splits(base)], key=_total, default=None)
+    parts = None if quick is None else shop.again(quick)
+    rented = _rented(scenario, surer(away), shop, {load: max(0.0, load - level) for load in loads})
+    if parts is None or rented is None:
+        return None
+    rate, option, needed, rent = rented
+    own = _owned(base, parts, shop)
+    hours = sum(hours for hours, load in scenario.demand.hours_at_load if needed[load])
+    return replace(
+        own,
+        option=_together([own.option, _farther(option, scenario)], devices=own.option.devices),
+        cost=_added_up(scenario, [own.cost, rent]),
+        rent=rent.total,
+        rate=rate,
+        how=f"{own.how}; up to {max(needed.values())} × {option.device_name} more from "
+        f"{rate.price.provider} {rate.price.instance} on demand in {significant(hours)} hours a "
+        f"year, price of {rate.price.as_of}",
+    )
+
+
+def _rented(
+    scenario: Scenario, away: Scenario, shop: Workshop, beyond: Mapping[float, float]
+) -> tuple[HourlyRate, FleetOption, dict[float, int], Ownership] | None:
+    """The cheapest device by the hour for what comes beyond the base, at each load."""
+    best = None
+    for name, forecasts in shop.forecasts.items():
+        rate = cheapest_rates(name).get("on-demand")
+        if rate is None:
+            continue
+        needed, most = {}, None
+        for load, extra in sorted(beyond.items()):
+            needed[load] = 0
+            if extra:
+                part = changed(away, demand=scaled(away.demand, extra))
+                most = option_of(part, shop.devices[name], forecasts, is_replayed=False)
+                if most.reason:
+                    break
+                needed[load] = away.demand.sites * (most.servers + most.spares)
+        if most is None or most.reason:
+            continue
+        rent = rent_by_load(scenario, rate, needed, has_staff=False)
+        if isinstance(rent, Ownership) and (best is None or rent.total < best[3].total):
+            best = (rate, most, needed, rent)
+    return best
+
+
+def _owned(scenario: Scenario, parts: Parts, shop: Workshop) -> Found:
+    """Parts as one way, each ready to be drawn."""
+    option = _together([part.option for part in parts])
+    share = [part.scenario.demand.peak_img_per_s / scenario.demand.peak_img_per_s for part in parts]
+    how = " and ".join(
+        f"{part.option.devices} × {part.option.device_name} for {of:.0%} of the images"
+        if len(parts) > 1
+        else f"{part.option.devices} × {part.option.device_name}"
+        for part, of in zip(parts, share, strict=True)
+    )
+    return Found(
+        kind="mixed",
+        option=option,
+        cost=_added_up(scenario, [part.cost for part in parts]),
+        holdings=tuple(_held(part, shop) for part in parts),
+        how=f"{how}, owned",
+    )
+
+
+def _held(part: Part, shop: Workshop) -> Holding:
+    name = part.option.device_id
+    candidate = candidate_of(part.scenario, shop.forecasts[name], part.option.batch)
+    found = holding_of(part.scenario, shop.devices[name], part.option, candidate)
+    assert found is not None, "a priced fleet has a price and a power"
+    return found
+
+
+def _farther(option: FleetOption, scenario: Scenario) -> FleetOption:
+    """With the way to the cloud and back in its p99."""
+    fields = {name: getattr(option, name) for name in FleetOption.model_fields}
+    return FleetOption(
+        **{**fields, "p99_latency_s": option.p99_latency_s + scenario.cloud.network_s}
+    )
+
+
+def _together(options: Sequence[FleetOption], devices: int | None = None) -> FleetOption:
+    """Several fleets as one: all must keep the promise, and the slowest is what people see."""
+    if len(options) == 1:
+        return options[0]
+    slowest = max(options, key=lambda each: _p99_s(each))
+    kept = [each.promise_probability for each in options]
+    unknown = next((each for each in kept if isinstance(each, Unknown)), None)
+    fields = {name: getattr(slowest, name) for name in FleetOption.model_fields}
+    return FleetOption(
+        **{
+            **fields,
+            "device_id": "+".join(dict.fromkeys(each.device_id for each in options))[:128],
+            "device_name": " and ".join(dict.fromkeys(each.device_name for each in options)),
+            "devices": sum(each.devices for each in options) if devices is None else devices,
+            "ownership": Unknown(reason="of several fleets together"),
+            "meets_full_depth": all(each.meets_full_depth for each in options),
+            "promise_probability": unknown
+            or math.prod(each for each in kept if not isinstance(each, Unknown)),
+            "against": (),
+            "notes": (),
+        }
+    )
+
+
+def _p99_s(option: FleetOption) -> float:
+    seen = option.replayed_p99_s
+    return option.p99_latency_s if isinstance(seen, Unknown) else seen.value
+
+
+def _added_up(scenario: Scenario, costs: Sequence[Ownership]) -> Ownership:
+    """Costs line by line."""
+    lines: dict[str, CostLine] = {}
+    for cost in costs:
+        for line in cost.lines:
+            lines[line.name] = added(lines[line.name], line) if line.name in lines else line
+    carbon = [cost.carbon_kg for cost in costs if cost.carbon_kg is not None]
+    return summed(
+        tuple(lines.values()),
+        images_of(scenario),
+        scenario.site,
+        scenario.finance,
+        costs[0].assumptions,
+        sum(carbon) if carbon else None,
+    )
