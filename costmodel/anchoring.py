@@ -14,11 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from costmodel.discrepancy import discrepancy_of, features_of_group
-from costmodel.latency import COEFFICIENTS, Array, Machine, Rates, Work, groups_of
+from costmodel.latency import COEFFICIENTS
 from costmodel.own import Timing
 from costmodel.published import DEVICE_LOG_SD, sign_of
 from costmodel.regression import Observations, most_likely
 from costmodel.transfer import setting_for
+from costmodel.work import Array, Machine, Rates, Work, groups_of
 from domain.device import DeviceSpec
 from domain.fit import Coefficient, Discrepancy, Fit
 from domain.record import Precision

@@ -1,31 +1,44 @@
-"""What a spreadsheet would do instead: the lines that the cost model must beat. Pure.
+"""What a spreadsheet or a plain learner would do instead: what the cost model must beat. Pure.
 
 Each takes whole passes: FLOP over the measured peak of their precision and threads, bytes over the
-measured bandwidth, calls. Gradient boosting is not among them: no library for it is installed.
+measured bandwidth, calls; the learner also batch, width, tokens, survival, executor and setting.
 """
 
+import functools
+import importlib.util
 import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
 from scipy.optimize import nnls
 
-from costmodel.latency import Array
 from costmodel.operators import operators_of
-from costmodel.points import machine_of
+from costmodel.points import machine_of, setting_of
+from costmodel.work import Array
 from domain.measurement import Measurement
 
 Baseline = Callable[[Array, Array, Array], Array]
 
 
-def amounts_of(run: Measurement) -> tuple[float, float, float]:
-    """Seconds of its FLOP at the peak, of its bytes at the bandwidth, and its calls."""
+def amounts_of(run: Measurement) -> tuple[float, ...]:
+    """Seconds of its FLOP at the peak, of its bytes at the bandwidth, its calls; then what it is."""
     machine = machine_of(run)
     operators = operators_of(run.workload)
     flop = sum(each.flop for each in operators)
     moved = sum(each.weight_bytes + each.moved_bytes for each in operators)
     calls = sum(each.calls for each in operators)
-    return flop / machine.peak_flop_per_s, moved / machine.memory_bytes_per_s, calls
+    work, setting = run.workload, setting_of(run)
+    return (
+        flop / machine.peak_flop_per_s,
+        moved / machine.memory_bytes_per_s,
+        calls,
+        float(work.batch),
+        float(work.architecture.width),
+        float(work.architecture.tokens),
+        work.routing.mean_depth,
+        float(work.executor == "masked"),
+        *setting.values(),
+    )
 
 
 def linear_in_flop(known: Array, seconds: Array, asked: Array) -> Array:
@@ -35,7 +48,7 @@ def linear_in_flop(known: Array, seconds: Array, asked: Array) -> Array:
 
 def flop_bytes_and_count(known: Array, seconds: Array, asked: Array) -> Array:
     """A + b·FLOP/peak + c·bytes/bandwidth + d·calls, none negative, least relative error."""
-    return _non_negative(known, seconds, asked)
+    return _non_negative(known[:, :3], seconds, asked[:, :3])
 
 
 def log_log_interpolation(known: Array, seconds: Array, asked: Array) -> Array:
@@ -52,6 +65,15 @@ def log_log_interpolation(known: Array, seconds: Array, asked: Array) -> Array:
     return np.asarray(np.exp(logs[low] + slope * (where - places[low])))
 
 
+def gradient_boosting(known: Array, seconds: Array, asked: Array) -> Array:
+    """Trees on the logarithms of all that is known of a pass (scikit-learn, its own settings)."""
+    from sklearn.ensemble import GradientBoostingRegressor
+
+    learner = GradientBoostingRegressor(random_state=0)
+    learner.fit(np.log(known + 1e-12), np.log(seconds))
+    return np.asarray(np.exp(learner.predict(np.log(asked + 1e-12))))
+
+
 def _non_negative(known: Array, seconds: Array, asked: Array) -> Array:
     design = np.column_stack([np.ones(len(known)), known]) / seconds[:, None]
     scale = design.max(axis=0)
@@ -64,6 +86,15 @@ BASELINES: dict[str, Baseline] = {
     "flop-bytes-count": flop_bytes_and_count,
     "log-log": log_log_interpolation,
 }
+# Only where scikit-learn is installed (extra `dev`).
+LEARNERS: dict[str, Baseline] = {"gradient-boosting": gradient_boosting}
+
+
+@functools.cache
+def baselines_here() -> dict[str, Baseline]:
+    """Every baseline that can be run here."""
+    is_there = importlib.util.find_spec("sklearn") is not None
+    return BASELINES | (LEARNERS if is_there else {})
 
 
 def table_of(runs: Sequence[Measurement]) -> Array:

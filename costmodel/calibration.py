@@ -8,15 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from costmodel.discrepancy import discrepancy_of, features_of_group, log_correction
-from costmodel.latency import (
-    COEFFICIENTS,
-    Array,
-    Rates,
-    Work,
-    group_s,
-    groups_of,
-    prior,
-)
+from costmodel.latency import COEFFICIENTS, group_s, prior
 from costmodel.points import (
     Points,
     TooFewPoints,
@@ -34,6 +26,7 @@ from costmodel.points import (
 )
 from costmodel.regression import Deviation, Observations, posterior_of, spread_of
 from costmodel.transfer import features_of
+from costmodel.work import Array, Rates, Work, groups_of
 from domain.fit import Coefficient, Discrepancy, Fit
 from domain.measurement import Measurement
 from domain.record import Precision

@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from costmodel.latency import Array
 from costmodel.operators import Operator
+from costmodel.work import Array
 from domain.fit import Discrepancy
 
 LOG_SD = 0.06
@@ -35,24 +35,33 @@ def features_of_group(
 
     `setting` is what the operators do not say: half precision, doublings of threads.
     """
+    places = places_of_group(operators, setting)
+    return None if places is None or np.isnan(places).any() else tuple(map(float, places[0]))
+
+
+def places_of_group(operators: Sequence[Operator], setting: Mapping[str, float]) -> Array | None:
+    """The same for operators of many batches, one row each; not a number where nothing is left."""
     layer = next((each for each in operators if each.name == "mlp-in"), None)
     attention = next((each for each in operators if each.name == "attention"), None)
-    if layer is None or attention is None or layer.rows <= 0 or attention.columns <= 0:
+    if layer is None or attention is None:
         return None
     stages = {each.stage for each in operators}
     is_whole = len(stages) > 1
-    found = {
-        "rows": math.log(layer.rows),
-        "length": math.log(attention.columns),
+    rows, length = (np.asarray(x, dtype=float) for x in (layer.rows, attention.columns))
+    is_there = (rows > 0) & (length > 0)
+    found: dict[str, Array | float] = {
+        "rows": np.log(np.where(is_there, rows, np.nan)),
+        "length": np.log(np.where(is_there, length, np.nan)),
         "width": math.log(layer.inner),
-        "attention_calls": math.log(max(attention.calls / layer.calls, 1.0)),
+        "attention_calls": np.log(np.maximum(np.asarray(attention.calls) / layer.calls, 1.0)),
         "half": setting.get("half", 0.0),
         "threads": setting.get("threads", 0.0),
         "gathers": float(any(each.family == "gather" for each in operators)),
         "prologue": float(not is_whole and "prologue" in stages),
         "epilogue": float(not is_whole and "epilogue" in stages),
     }
-    return tuple(found[name] for name in FEATURES)
+    columns = np.broadcast_arrays(*(np.atleast_1d(found[name]) for name in FEATURES))
+    return np.stack(columns, axis=1)
 
 
 def discrepancy_of(
@@ -75,9 +84,14 @@ def log_correction(discrepancy: Discrepancy | None, features: tuple[float, ...] 
     """What log seconds are raised by for a group there: 0 far from all that was seen."""
     if discrepancy is None or features is None:
         return 0.0
-    near = _kernel(np.array([features]), np.array(discrepancy.points))
-    found = float(near[0] @ np.array(discrepancy.weights))
-    return min(max(found, -MOST_LOG), MOST_LOG)
+    return float(log_corrections(discrepancy, np.array([features]))[0])
+
+
+def log_corrections(discrepancy: Discrepancy, places: Array) -> Array:
+    """The same for many groups, one row each; 0 where a place is not a number."""
+    near = _kernel(places, np.array(discrepancy.points))
+    found = np.clip(near @ np.array(discrepancy.weights), -MOST_LOG, MOST_LOG)
+    return np.asarray(np.nan_to_num(found, nan=0.0))
 
 
 def _kernel(one: Array, other: Array) -> Array:

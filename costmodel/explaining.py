@@ -6,9 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from costmodel import grid
 from costmodel.discrepancy import features_of_group, log_correction
-from costmodel.latency import Array, Machine, Rates, Work, group_s, groups_of
+from costmodel.latency import group_s
 from costmodel.transfer import NORMAL_90, Reach, forecast, reach_of, setting_for
+from costmodel.work import Array, Machine, Rates, Work, groups_of
 from domain.device import DeviceSpec
 from domain.fit import Fit
 from domain.prediction import Bound, OperatorCost, Prediction, Refusal
@@ -25,7 +27,7 @@ CHANGES: dict[str, Callable[[Machine], Machine]] = {
     "twice the arithmetic peak": lambda m: replace(m, peak_flop_per_s=2 * m.peak_flop_per_s),
 }
 PRECISIONS_BELOW: tuple[Precision, ...] = ("fp16", "bf16", "int8")
-BATCHES_DRAWN, SEED = 400, 11
+BATCHES_DRAWN, LARGEST_DRAWN, SEED = 400, 4096, 11
 PERCENTILES = (0.5, 0.95, 0.99)
 
 
@@ -192,25 +194,18 @@ def batch_percentiles(
     """p50, p95 and p99 of one batch's seconds, as images of the routing happen to come together.
 
     Batches are drawn from the joint counts; the mean of depths tells nothing of their tail. The
-    spread is the images' own: the model's interval comes on top.
+    spread is the images' own: the model's interval comes on top. None where the executor cannot run
+    images that differ, or batches are so large that their tail is their mean.
     """
     reach = reach_of(workload, device, fits)
-    if isinstance(reach, Refusal):
+    counts = np.array(workload.routing.counts)
+    is_static = workload.executor == "capacity" and not (counts == counts[0]).all()
+    if isinstance(reach, Refusal) or is_static or workload.batch > LARGEST_DRAWN:
         return {}
     random = np.random.default_rng(SEED)
-    counts = np.array(workload.routing.counts)
     drawn = random.integers(len(counts), size=(BATCHES_DRAWN, workload.batch))
-    batches = [
-        _with(
-            workload,
-            routing=RoutingDistribution(
-                tokens=workload.routing.tokens,
-                counts=tuple(map(tuple, counts[rows].tolist())),
-            ),
-        )
-        for rows in drawn
-    ]
-    seconds = batches_s(batches, reach, reach.machine)
+    sizes = np.full(BATCHES_DRAWN, workload.batch)
+    seconds = grid.batches_s(grid.Asked.of(workload, reach), counts[drawn], sizes)
     return {f"p{share * 100:.0f}": float(np.quantile(seconds, share)) for share in PERCENTILES}
 
 

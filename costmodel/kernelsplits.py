@@ -2,25 +2,31 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from costmodel.anchoring import Belief, belief_after
 from costmodel.discrepancy import NUGGET_LOG_SD
-from costmodel.latency import Array, Machine, Rates, Work, prior
+from costmodel.draws import DRAWS, SEED, Draw, promised_by_others, summary_of_draws
+from costmodel.latency import prior
 from costmodel.operators import Operator
 from costmodel.published import DEVICE_LOG_SD, sign_of
-from costmodel.regression import Deviation, Observations, posterior_of
+from costmodel.regression import Deviation, Observations, posterior_of, spread_of
+from costmodel.work import Array, Machine, Rates, Work
 from domain.device import DeviceSpec
+from domain.fit import ValidationRow
 from domain.kernels import SITES, WIDTHS, GemmRow, sites_of
 
+PRODUCTS = "product-latency"
+GEMM_DEVICES, GEMM_ANCHORS = ("a100-sxm-80", "l40s", "h100-sxm-80"), 8
 # What tiles and waves, which are not modelled, make of a product; neighbours share it.
 PRODUCT_LOG_SD = 0.12
 # What two GPU families may differ by, beside their data sheets, before a third is seen.
 FAMILY_LOG_SD = 0.25
-# Graphs launch without a host: a product's own start is a few microseconds.
-GRAPH_CALL_S = (1e-6, 0.7)
+# Graphs launch without a host: a product's own start is a few microseconds of a nominal clock, and
+# there is no stage that a host would begin.
+GRAPH_CALL_S, NO_STAGE_S = (3e-6, 0.7), (1e-9, 0.05)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,15 +39,19 @@ class Blocks:
 
 
 def blocks_of(rows: Sequence[GemmRow], device: DeviceSpec) -> Blocks:
-    """Blocks of `rows`, which are of `device`."""
-    machine = _machine(device)
+    """Blocks of `rows`, which are of `device`, in seconds of a nominal clock.
+
+    A product starts and ends in cycles of the device's own clock, as its steps do: with all seconds
+    and rates brought to one clock, what it takes to start can be carried from device to device.
+    """
+    machine, slowness = _machine(device), Machine.of(device, "bf16").slowness
     groups, seconds, features = [], [], []
     for row in rows:
         at = dict(zip(SITES, row.seconds, strict=True))
         for width in WIDTHS:
             sites = sites_of(width)
             groups.append(tuple(_product(row.rows, *site) for site in sites))
-            seconds.append(math.fsum(at[site] for site in sites))
+            seconds.append(math.fsum(at[site] for site in sites) / slowness)
             features.append((math.log(row.rows), math.log(width)))
     return Blocks(
         device_id=device.id,
@@ -61,7 +71,7 @@ def blocks_of(rows: Sequence[GemmRow], device: DeviceSpec) -> Blocks:
 def belief_from(blocks: Sequence[Blocks]) -> Belief:
     """What products of a device not among `blocks` are believed to take."""
     stacked = _stacked(blocks)
-    beliefs = {**prior("gpu"), "call_s": GRAPH_CALL_S}
+    beliefs = {**prior("gpu"), "call_s": GRAPH_CALL_S, "stage_s": NO_STAGE_S}
     posterior = posterior_of(stacked, beliefs, offset_log_sd=FAMILY_LOG_SD)
     names = posterior.names
     signs = np.array([sign_of(name) for name in names])
@@ -94,9 +104,7 @@ def _kernel(one: Array, other: Array) -> Array:
 
 
 def _own_log_sd(name: str) -> float:
-    return {**DEVICE_LOG_SD, "inner_step_s": 0.5, "traffic_efficiency": 0.3, "call_s": 0.5}.get(
-        name, 0.0
-    )
+    return {**DEVICE_LOG_SD, "inner_step_s": 0.5, "traffic_efficiency": 0.3}.get(name, 0.0)
 
 
 def _stacked(blocks: Sequence[Blocks]) -> Observations:
@@ -127,8 +135,14 @@ def _stacked(blocks: Sequence[Blocks]) -> Observations:
 
 
 def _machine(device: DeviceSpec) -> Machine:
-    machine = Machine.of(device, "bf16")
-    return Machine(**{**vars(machine), "host_runs_ahead": False})
+    own = Machine.of(device, "bf16")
+    return replace(
+        own,
+        peak_flop_per_s=own.peak_flop_per_s * own.slowness,
+        memory_bytes_per_s=own.memory_bytes_per_s * own.slowness,
+        slowness=1.0,
+        host_runs_ahead=False,
+    )
 
 
 def _product(rows: int, columns: int, inner: int) -> Operator:
@@ -142,4 +156,46 @@ def _product(rows: int, columns: int, inner: int) -> Operator:
         rows=rows,
         inner=inner,
         columns=columns,
+    )
+
+
+def kernel_rows(
+    rows: Sequence[GemmRow], specs: Mapping[str, DeviceSpec], draws: int = DRAWS
+) -> list[ValidationRow]:
+    """Matrix products of each GPU family, from two others' and with eight timings of its own."""
+    blocks = [
+        blocks_of([row for row in rows if row.device_id == name], specs[name])
+        for name in GEMM_DEVICES
+    ]
+    judged = []
+    timed: dict[str, list[Draw]] = {}
+    for own in blocks:
+        others = [each for each in blocks if each is not own]
+        before = belief_from(others)
+        log_s = np.log(own.observations.seconds)
+        promised = Draw(misses=log_s - predicted_log_s(before, own), log_sd=_family_spread(others))
+        judged.append(summary_of_draws(f"gemm-{own.device_id}", "spec-only", [promised], PRODUCTS))
+        few = []
+        for number in range(draws):
+            random = np.random.default_rng([SEED, number])
+            chosen = np.sort(random.choice(len(log_s), GEMM_ANCHORS, replace=False))
+            left = np.setdiff1d(np.arange(len(log_s)), chosen)
+            missed = (log_s - predicted_after(before, own, chosen))[left]
+            few.append(Draw(misses=missed, log_sd=PRODUCT_LOG_SD))
+        timed[f"gemm-{own.device_id}-{GEMM_ANCHORS}"] = few
+    for name, scaled in promised_by_others(timed).items():
+        judged.append(summary_of_draws(name, "calibrated", scaled, PRODUCTS))
+    return judged
+
+
+def _family_spread(known: Sequence[Blocks]) -> float:
+    """The spread that one of two known families shows from the other: all that can be learned."""
+    one, other = known
+    return spread_of(
+        np.concatenate(
+            [
+                np.log(target.observations.seconds) - predicted_log_s(belief_from([source]), target)
+                for source, target in ((one, other), (other, one))
+            ]
+        )
     )

@@ -2,7 +2,8 @@
 
 import math
 
-from costmodel.operators import Bytes, loads_of, moved_tokens
+from costmodel.loads import loads_of, moved_tokens
+from costmodel.operators import Bytes
 from domain.architecture import Architecture
 from domain.device import DeviceSpec
 from domain.record import Estimate, Unknown
@@ -18,6 +19,8 @@ RESERVED_OVER_ALLOCATED = Estimate(value=1.1, low=1.0, high=1.3)
 INDEX_BYTES = 48.0
 # Spread of allocated bytes around the closed form (one workspace more or less).
 ALLOCATED_LOG_SD = 0.03
+# Spreads above the middle of a normal that 99 % lie below.
+NORMAL_99 = 2.326
 
 
 def allocated_bytes(workload: Workload) -> float:
@@ -71,11 +74,21 @@ def fit_probability(peak: Estimate, device: DeviceSpec) -> float | Unknown:
     """
     if isinstance(device.memory_bytes, Unknown):
         return device.memory_bytes
+    need, log_sd = _need(peak, on_cpu=device.device_class == "cpu")
+    distance = math.log(device.memory_bytes.value / need) / log_sd
+    return 0.5 * (1 + math.erf(distance / math.sqrt(2)))
+
+
+def safe_bytes(peak: Estimate, *, on_cpu: bool) -> float:
+    """The least memory of which the workload is said to fit with a probability of 99 %."""
+    need, log_sd = _need(peak, on_cpu=on_cpu)
+    return need * math.exp(NORMAL_99 * log_sd)
+
+
+def _need(peak: Estimate, *, on_cpu: bool) -> tuple[float, float]:
     reserved = peak.value * RESERVED_OVER_ALLOCATED.value
-    need = reserved + (CONTEXT_BYTES.value if device.device_class != "cpu" else 0.0)
     log_sd = math.hypot(
         math.log(peak.high / peak.value) / 1.645,
         math.log(RESERVED_OVER_ALLOCATED.high / RESERVED_OVER_ALLOCATED.value) / 1.645,
     )
-    distance = math.log(device.memory_bytes.value / need) / log_sd
-    return 0.5 * (1 + math.erf(distance / math.sqrt(2)))
+    return reserved + (0.0 if on_cpu else CONTEXT_BYTES.value), log_sd

@@ -2,7 +2,7 @@
 
 The only place where work is counted. A multiply-add is two FLOP, as in vendors' peaks. FLOP are
 those of matrix products, the same that torch's FlopCounterMode counts; element-wise operators are
-traffic. Everything is per batch, with the expectation taken over the routing distribution.
+traffic. Everything is per batch.
 """
 
 from collections.abc import Iterator
@@ -11,10 +11,10 @@ from typing import Literal
 
 import numpy as np
 
+from costmodel.loads import Load, Loads, loads_of_workload
 from domain.architecture import ROUTER_HIDDEN, Architecture
 from domain.device import BYTES_OF, WEIGHT_BYTES_OF
 from domain.record import Executor, Precision
-from domain.routing import RoutingDistribution
 from domain.workload import Workload
 
 Family = Literal["gemm", "attention", "elementwise", "gather"]
@@ -38,16 +38,6 @@ class Operator:
     rows: float = 0.0
     inner: float = 0.0
     columns: float = 0.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Load:
-    """What one stage is given: images alive, tokens, sum of squared tokens, attention calls."""
-
-    images: float
-    tokens: float
-    squares: float
-    attention_calls: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,31 +65,36 @@ class Bytes:
 
 def operators_of(workload: Workload) -> tuple[Operator, ...]:
     """Every operator that `workload` executes, stage by stage."""
-    return tuple(_operators(workload))
-
-
-def _operators(workload: Workload) -> Iterator[Operator]:
-    net = workload.architecture
-    size = Bytes.of(workload.precision)
-    loads = loads_of(workload.routing, workload.batch, workload.executor, net)
-    everything = Load(
-        images=workload.batch,
-        tokens=workload.batch * net.tokens,
-        squares=workload.batch * net.tokens**2,
-        attention_calls=1.0,
+    return operators_for(
+        workload.architecture,
+        loads_of_workload(workload),
+        precision=workload.precision,
+        executor=workload.executor,
     )
+
+
+def operators_for(
+    net: Architecture, loads: Loads, *, precision: Precision, executor: Executor
+) -> tuple[Operator, ...]:
+    """Every operator that `net` executes for these loads; of many batches, many numbers in each."""
+    return tuple(_operators(net, loads, Bytes.of(precision), executor))
+
+
+def _operators(
+    net: Architecture, loads: Loads, size: Bytes, executor: Executor
+) -> Iterator[Operator]:
+    everything = loads.everything(net.tokens)
     yield from _embedding(net, everything, size)
     yield from _layers(net, everything, size, "prologue", net.layers_before)
-    moved = moved_tokens(workload)
     if net.is_routed and net.router == "token-choice":
         yield from _router(net, everything.tokens, size, "prologue", outputs=net.recursions)
-    for index, load in enumerate(loads):
+    for index, load in enumerate(loads.recursions):
         stage = f"recursion-{index + 1}"
         if net.is_routed:
             if net.router == "expert-choice":
-                before = moved[index - 1] if index else everything.tokens
+                before = loads.moved[index - 1] if index else everything.tokens
                 yield from _router(net, before, size, stage, outputs=1)
-            yield from _compaction(net, load, workload.executor, size, stage)
+            yield from _compaction(net, load, executor, size, stage)
             if net.depth_parameters == "embeddings":
                 yield _elementwise(
                     stage,
@@ -109,110 +104,10 @@ def _operators(workload: Workload) -> Iterator[Operator]:
                     element=size.element,
                 )
         is_shared = net.is_routed and net.keys_and_values == "recursive-sharing" and index > 0
-        remembered = remembered_keys(workload, index) if is_shared else None
+        remembered = loads.remembered[index] if is_shared else None
         yield from _layers(net, load, size, stage, net.shared_layers, remembered)
     yield from _layers(net, everything, size, "epilogue", net.layers_after)
     yield from _head(net, everything, size)
-
-
-def loads_of(
-    routing: RoutingDistribution, batch: int, executor: Executor, net: Architecture
-) -> tuple[Load, ...]:
-    """Expected load of each recursion for `batch` images drawn from `routing`.
-
-    packed computes the tokens that are there; padded fills every image up to the longest of the
-    batch; masked computes all tokens of all images; capacity gives every image the mean count.
-    """
-    counts = np.asarray(routing.counts, dtype=float)
-    mean, mean_square = counts.mean(axis=0), (counts**2).mean(axis=0)
-    alive = batch * (counts > 0).mean(axis=0)
-    is_uniform = (counts == counts[0]).all(axis=0)
-    if executor == "masked" or not net.is_routed:
-        per_image = np.full_like(mean, net.tokens)
-        tokens, squares = batch * per_image, batch * per_image**2
-        calls = np.ones_like(mean)
-        alive = np.full_like(mean, batch)
-    elif executor == "padded":
-        tokens = np.array([expected_padded(column, batch) for column in counts.T])
-        squares = np.array([expected_padded(column**2, batch) for column in counts.T])
-        calls = np.ones_like(mean)
-    elif executor == "capacity":
-        tokens, squares, calls = batch * mean, batch * mean**2, np.ones_like(mean)
-    else:
-        tokens, squares = batch * mean, batch * mean_square
-        # Images of equal length share one attention call; others need one each.
-        lengths = np.array([expected_distinct(column, batch) for column in counts.T])
-        calls = np.where(is_uniform, 1.0, lengths)
-    return tuple(
-        Load(images=float(i), tokens=float(n), squares=float(q), attention_calls=float(c))
-        for i, n, q, c in zip(alive, tokens, squares, calls, strict=True)
-    )
-
-
-def moved_tokens(workload: Workload) -> tuple[float, ...]:
-    """Tokens that each recursion moves, of all images: what the next router scores.
-
-    What padding adds is not among them; where all tokens are computed, all are scored.
-    """
-    net = workload.architecture
-    if workload.executor == "masked":
-        return (float(workload.batch * net.tokens),) * net.recursions
-    return tuple(workload.batch * net.tokens * share for share in workload.routing.survival)
-
-
-def remembered_keys(workload: Workload, recursion: int) -> float:
-    """Σ over images of queries × keys where a recursion (0 is the first) looks at those of the first.
-
-    As many queries of an image as the executor computes in this recursion, and as many keys as it
-    kept of the first.
-    """
-    counts = np.asarray(workload.routing.counts, dtype=float)
-    first, now = counts[:, 0], counts[:, recursion]
-    batch, tokens = workload.batch, workload.architecture.tokens
-    if workload.executor == "masked":
-        return float(batch * tokens * tokens)
-    if workload.executor == "capacity":
-        return float(batch * first.mean() * now.mean())
-    if workload.executor == "padded":
-        # The image that is longest in one recursion is taken for the longest in the other.
-        return batch * expected_maximum(first * now, batch)
-    return float(batch * (first * now).mean())
-
-
-def expected_maximum(values: np.ndarray, draws: int) -> float:
-    """E[max] of `draws` values drawn with replacement: Σ v (F(v)^B − F(v−)^B).
-
-    >>> expected_maximum(np.array([0.0, 1.0]), draws=2)
-    0.75
-    """
-    levels, counts = np.unique(values, return_counts=True)
-    reached = np.cumsum(counts) / counts.sum()
-    below = np.concatenate([[0.0], reached[:-1]])
-    return float(levels @ (reached**draws - below**draws))
-
-
-def expected_padded(values: np.ndarray, draws: int) -> float:
-    """E[images alive · max] of `draws` values: B (E[max of B] − P(0) E[max of B − 1]).
-
-    An image with nothing to do is not padded; it is left out.
-
-    >>> expected_padded(np.array([0.0, 6.0]), draws=1)
-    3.0
-    """
-    empty = float((values == 0).mean())
-    fewer = expected_maximum(values, draws - 1) if draws > 1 else 0.0
-    return draws * (expected_maximum(values, draws) - empty * fewer)
-
-
-def expected_distinct(values: np.ndarray, draws: int) -> float:
-    """E[number of different positive values] among `draws`: Σ 1 − (1 − p)^B.
-
-    >>> expected_distinct(np.array([3.0, 4.0]), draws=2)
-    1.5
-    """
-    positive = values[values > 0]
-    _, counts = np.unique(positive, return_counts=True)
-    return float((1 - (1 - counts / values.size) ** draws).sum())
 
 
 def _gemm(
@@ -223,9 +118,9 @@ def _gemm(
         stage=stage,
         name=name,
         family="gemm",
-        flop=2.0 * rows * inner * columns * calls,
+        flop=2.0 * inner * columns * calls * rows,
         weight_bytes=float(size.weight * inner * columns) * calls,
-        moved_bytes=size.operand * rows * (inner + columns) * calls,
+        moved_bytes=size.operand * (inner + columns) * calls * rows,
         calls=calls,
         rows=rows,
         inner=inner,
@@ -237,7 +132,7 @@ def _elementwise(
     stage: str, name: str, *, elements: float, passes: float, element: int, calls: float = 1.0
 ) -> Operator:
     """`passes` reads or writes of `elements` numbers."""
-    moved = element * elements * passes * calls
+    moved = element * passes * calls * elements
     return Operator(stage=stage, name=name, family="elementwise", moved_bytes=moved, calls=calls)
 
 
@@ -246,13 +141,13 @@ def _attention(
 ) -> Operator:
     """QKᵀ and the weighted sum of V: 4·d·Σ(queries × keys) FLOP; q, k, v read, the result written once."""
     products = load.squares if remembered is None else remembered
-    per_image = products / max(load.tokens, 1e-9)
+    per_image = products / np.maximum(load.tokens, 1e-9)
     return Operator(
         stage=stage,
         name="attention",
         family="attention",
-        flop=4.0 * net.width * products * calls,
-        moved_bytes=4.0 * size.operand * load.tokens * net.width * calls,
+        flop=4.0 * net.width * calls * products,
+        moved_bytes=4.0 * size.operand * net.width * calls * load.tokens,
         calls=load.attention_calls * calls,
         rows=load.tokens * net.heads,
         inner=net.head_width,

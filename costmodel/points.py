@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from costmodel.latency import Machine, measured_machine
+from costmodel.work import Machine, measured_machine
 from domain.complaint import AllFailed
 from domain.measurement import Environment, Measurement
 from domain.measurement import Rates as SessionRates

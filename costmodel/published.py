@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.stats import t as student
 
 from costmodel.calibration import ASSUMED_CPU_LOG_SD, coefficients_of, range_of, tuple_of
-from costmodel.latency import Array, Machine, Rates, Work, groups_of, prior
+from costmodel.latency import prior
 from costmodel.regression import (
     STACK_LOG_SD,
     Deviation,
@@ -19,6 +19,7 @@ from costmodel.regression import (
     spread_of,
 )
 from costmodel.transfer import class_of
+from costmodel.work import Array, Machine, Rates, Work, groups_of
 from domain.architecture import Architecture
 from domain.catalogue import PublishedRow, model_named
 from domain.device import DeviceSpec

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
-from costmodel.latency import Rates, Work, group_s
+from costmodel.latency import group_s
+from costmodel.work import Rates, Work
 
 Array = NDArray[np.float64]
 

@@ -8,18 +8,10 @@ import numpy as np
 
 from costmodel.discrepancy import FEATURES, features_of_group, log_correction
 from costmodel.energy import energy_j_per_image, power_w
-from costmodel.latency import (
-    COEFFICIENTS,
-    Machine,
-    Rates,
-    Work,
-    group_s,
-    groups_of,
-    measured_machine,
-    shares_s,
-)
+from costmodel.latency import COEFFICIENTS, group_s, shares_s
 from costmodel.memory import fit_probability, peak_estimate
 from costmodel.operators import Operator
+from costmodel.work import Machine, Rates, Work, groups_of, measured_machine
 from domain.catalogue import check_precision
 from domain.complaint import CorruptFile
 from domain.device import PEAK_OF, DeviceSpec

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import TypeAdapter, ValidationError
 
 from costmodel.accuracy import (
     ANOTHER_OCCASION,
@@ -17,18 +18,23 @@ from costmodel.accuracy import (
     row_pairs,
     summary_of,
 )
+from costmodel.blame import operator_rows
+from costmodel.calibration import held_out_predictions
+from costmodel.fewtimings import published_rows
+from costmodel.gating import rows_compared
+from costmodel.kernelsplits import kernel_rows
+from costmodel.learning import learning_rows
 from costmodel.points import Points, by_name, drift_log_sd, usable_points, with_peaks
 from costmodel.splits import (
     SELECTIONS,
     cpu_pairs,
-    kernel_rows,
-    learning_rows,
+    false_fits,
     memory_pairs,
     noise_of,
-    published_rows,
+    scores_of,
 )
 from domain.catalogue import devices, published
-from domain.complaint import Complaint
+from domain.complaint import Complaint, CorruptFile, first_error
 from domain.fit import HeldOut, Validation, ValidationRow
 from domain.kernels import gemm_rows
 from domain.measurement import Measurement
@@ -37,6 +43,7 @@ from domain.store import (
     COMPACT_JOURNAL,
     newest_journal,
     read_journal,
+    read_limited,
     reference_again,
     reference_journal,
     reference_root,
@@ -47,6 +54,9 @@ from domain.store import (
     write_whole,
 )
 from domain.tables import rendered
+
+# Bytes of an accuracy table that are read at most.
+LARGEST_TABLE = 2**22
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -84,9 +94,20 @@ def validate(
         rows += published_rows(published(), devices()) + kernel_rows(gemm_rows(), devices())
     table = [row.model_dump(mode="json") for row in rows]
     folder = reference_root() if reference else results_root() / "predictions"
+    if reference and (folder / "validation.json").exists():
+        for line in rows_compared(rows_of(folder / "validation.json"), rows).failures:
+            warn(f"worked, now fails: {line}")
     save(Validation(rows=tuple(rows), pairs=tuple(pairs)), folder / "validation_pairs.json")
     write_whole(folder / "validation.json", rendered(table, "json").encode())
     emit(rendered(table, shape), output)
+
+
+def rows_of(path: Path) -> list[ValidationRow]:
+    """The rows of an accuracy table. Raises CorruptFile."""
+    try:
+        return TypeAdapter(list[ValidationRow]).validate_json(read_limited(path, LARGEST_TABLE))
+    except ValidationError as error:
+        raise CorruptFile(f"{path} is no accuracy table: {first_error(error)}") from error
 
 
 def reference_accuracy() -> tuple[list[HeldOut], list[ValidationRow]]:
@@ -99,13 +120,15 @@ def reference_accuracy() -> tuple[list[HeldOut], list[ValidationRow]]:
     points = usable_points(run for sweep in sweeps.values() for run in sweep)
     pairs: list[HeldOut] = []
     rows: list[ValidationRow] = []
-    for split, members in cpu_pairs(points).items():
+    found = held_out_predictions(points)
+    for split, members in cpu_pairs(points, found).items():
         own = {pair.point: points[pair.point] for pair in members}
         # A split that selects from the first one has rows of its own, no pairs.
         pairs += [] if split in SELECTIONS else members
         rows += summary_of(members, noise_of(own))
     memory = memory_pairs(points)
-    rows += [*summary_of(memory, None), *learning_rows(points)]
+    rows += operator_rows(points, scores_of(points, found))
+    rows += [*summary_of(memory, None), false_fits(points), *learning_rows(points)]
     _, occasions = own_accuracy(_read(reference_journal()), _read(reference_again()))
     rows += [row for row in occasions if row.split.startswith(ANOTHER_OCCASION)]
     return [*pairs, *memory], rows

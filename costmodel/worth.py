@@ -20,9 +20,9 @@ from costmodel.anchoring import (
     left_over_log_sd,
     timed_observations,
 )
-from costmodel.latency import Array
 from costmodel.own import Timing
 from costmodel.transfer import NORMAL_90, reach_of
+from costmodel.work import Array
 from domain.device import DeviceSpec
 from domain.fit import Fit
 from domain.measurement import MeasuringPlan, PlannedPoint

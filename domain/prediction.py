@@ -5,7 +5,16 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from domain.record import Estimate, NonNegative, Record, Sentence, Tier, Unknown
+from domain.record import (
+    Estimate,
+    Identifier,
+    NonNegative,
+    Positive,
+    Record,
+    Sentence,
+    Tier,
+    Unknown,
+)
 from domain.workload import Workload
 
 Bound = Literal["compute", "memory", "host"]
@@ -67,3 +76,24 @@ class Refusal(Record):
 
     device_id: str
     reason: Sentence
+
+
+class Answer(Record):
+    """What was once said to one question: an interval with its tier, or the reason for none.
+
+    `question` is the workload's key; `measured_s` what a batch took where somebody measured it.
+    """
+
+    name: Identifier
+    question: Identifier
+    latency_s: Estimate | None = None
+    tier: Tier | None = None
+    reason: str = ""
+    measured_s: Positive | None = None
+
+
+class Answers(Record):
+    """Answers of one state of the model, to hold the next against."""
+
+    format: Literal[1] = 1
+    answers: tuple[Answer, ...]

@@ -8,13 +8,13 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from domain.architecture import Architecture
+from domain.card import AtBudget
 from domain.routing import capacities_of_budget
 from morvit import losses
 from morvit.data import LabelledImages, normalised
 from morvit.losses import LossWeights
 from morvit.model import OWN_CHOICE, MoRViT
 from morvit.router import Orders
-from morvit.weights import AtBudget
 
 EVALUATION_BATCH = 250
 BUDGETS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7, 1.0)

@@ -8,6 +8,7 @@ import torch
 from pydantic import Field
 
 from domain.architecture import Architecture
+from domain.card import AtBudget, Share
 from domain.complaint import CorruptFile
 from domain.record import Count, Positive, PositiveCount, Record, Sentence
 from domain.store import load, save
@@ -20,8 +21,6 @@ SHIPPED = Path(__file__).resolve().parent / "checkpoints" / "morvit-fmnist.safet
 
 # A card may ask for no more modules than this; its weights must all be in the file anyway.
 MOST_LAYERS, MOST_RECURSIONS = 512, 64
-
-Share = Annotated[float, Field(ge=0, le=1)]
 
 # Card format 1: the first. Format 2: the task, and accuracy by budget.
 
@@ -59,22 +58,6 @@ class Recipe(Record):
     temperature: Positive = 2.0
     selection: Selection = "top-k"
     losses: LossWeights = LossWeights()
-
-
-class AtBudget(Record):
-    """Accuracy on the test images at a mean depth, a share of the full one.
-
-    `budget` was asked for; `mean_depth` came out, CLS included. `thresholds` route by themselves at
-    that mean depth: they were set on training images, and `threshold_accuracy` and
-    `threshold_mean_depth` are what they give on the test images, whose counts then vary.
-    """
-
-    budget: Share
-    mean_depth: Share
-    accuracy: Share
-    thresholds: tuple[Share, ...] = ()
-    threshold_mean_depth: Share | None = None
-    threshold_accuracy: Share | None = None
 
 
 class Card(Record):

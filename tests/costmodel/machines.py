@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from costmodel.latency import Rates as MachineRates
-from costmodel.latency import Work, group_s, groups_of, measured_machine
+from costmodel.latency import group_s
+from costmodel.work import Rates as MachineRates
+from costmodel.work import Work, groups_of, measured_machine
 from domain.architecture import Architecture
 from domain.measurement import DepthRecord, Environment, Measurement, Rates
 from domain.record import Unknown

@@ -10,8 +10,8 @@ from costmodel.discrepancy import (
     features_of_group,
     log_correction,
 )
-from costmodel.latency import groups_of
 from costmodel.transfer import check_coefficients
+from costmodel.work import groups_of
 from domain.complaint import CorruptFile
 from domain.fit import Discrepancy, Fit
 from domain.store import stored_fits

@@ -8,16 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from costmodel.latency import (
-    Machine,
-    Rates,
-    Work,
-    group_s,
-    groups_of,
-    launch_s,
-    prior,
-    shares_s,
-)
+from costmodel.latency import group_s, launch_s, prior, shares_s
+from costmodel.work import Machine, Rates, Work, groups_of
 from domain.architecture import Architecture
 from domain.routing import RoutingDistribution
 from domain.workload import Workload

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from costmodel.operators import expected_distinct, expected_maximum, loads_of, operators_of
+from costmodel.loads import expected_distinct, expected_maximum, loads_of
+from costmodel.operators import operators_of
 from domain.architecture import Architecture
 from domain.routing import RoutingDistribution
 from domain.workload import Workload

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from costmodel.latency import Machine, Rates, Work, group_s, groups_of, prior
+from costmodel.latency import group_s, prior
 from costmodel.regression import Deviation, Observations, posterior_of, spread_of
+from costmodel.work import Machine, Rates, Work, groups_of
 from domain.architecture import Architecture
 from domain.routing import RoutingDistribution
 from domain.workload import Workload

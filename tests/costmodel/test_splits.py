@@ -2,21 +2,26 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from costmodel.baselines import BASELINES, flop_bytes_and_count, log_log_interpolation
-from costmodel.calibration import predictions_without
-from costmodel.points import TooFewPoints, configuration_of, usable_points
-from costmodel.splits import (
-    Draw,
-    cpu_pairs,
-    kernel_rows,
-    learning_rows,
-    promised_by_others,
-    routing_kind,
-    summary_of_draws,
+from costmodel.baselines import (
+    BASELINES,
+    flop_bytes_and_count,
+    gradient_boosting,
+    log_log_interpolation,
 )
+from costmodel.blame import biases, operator_rows
+from costmodel.calibration import held_out_predictions, predictions_without
+from costmodel.draws import Draw, promised_by_others, summary_of_draws
+from costmodel.kernelsplits import kernel_rows
+from costmodel.learning import learning_rows
+from costmodel.memory import allocated_bytes
+from costmodel.points import TooFewPoints, configuration_of, usable_points
+from costmodel.splits import cpu_pairs, false_fits, routing_kind, scores_of
 from domain.catalogue import devices
 from domain.kernels import SITES, gemm_rows
+from domain.measurement import Measurement
 from tests.costmodel.machines import journal_of, measured, workload
 
 
@@ -36,7 +41,7 @@ def test_what_was_run_alike_at_another_precision_is_left_out_with_it(points):
 
 
 def test_each_split_holds_its_members_and_every_pair_an_interval(points):
-    splits = cpu_pairs(points)
+    splits = cpu_pairs(points, held_out_predictions(points))
     assert {"cpu-configuration", "cpu-hard-bf16", "cpu-unseen-routing"} <= set(splits)
     assert len([p for p in splits["cpu-configuration"] if p.quantity == "latency"]) == len(points)
     assert all("bf16" in pair.point for pair in splits["cpu-hard-bf16"])
@@ -71,6 +76,52 @@ def test_baselines_give_a_line_back():
     power = known[:, 0] ** 1.5
     assert log_log_interpolation(known, power, known) == pytest.approx(power)
     assert set(BASELINES) == {"linear-in-flop", "flop-bytes-count", "log-log"}
+
+
+def test_trees_learn_what_they_saw():
+    pytest.importorskip("sklearn")
+    random = np.random.default_rng(0)
+    known = random.uniform(1, 2, size=(60, 10))
+    seconds = np.exp(known[:, 0] + known[:, 3])
+    guess = gradient_boosting(known, seconds, known)
+    assert np.median(np.abs(guess / seconds - 1)) < 0.02
+
+
+@given(st.integers(0, 1000))
+def test_blame_falls_on_the_operator_that_is_wrong(seed):
+    random = np.random.default_rng(seed)
+    shares = random.dirichlet([1.0, 1.0, 1.0], size=60)
+    truth = np.array([0.08, 0.0, -0.05])
+    bias, log_sd = biases(shares, shares @ truth, np.full(60, 0.01))
+    assert bias == pytest.approx(truth, abs=0.01)
+    assert (np.abs(bias - truth) <= 4 * log_sd).all()
+
+
+def test_every_operator_that_takes_time_is_judged(points):
+    found = held_out_predictions(points)
+    rows = operator_rows(points, scores_of(points, found))
+    named = {row.quantity: row for row in rows}
+    assert {"operator.gemm", "operator.attention", "operator.gather"} <= set(named)
+    for row in rows:
+        assert row.median_abs_error <= row.p90_abs_error
+        assert abs(row.signed_error) < 0.1
+
+
+def test_memory_that_is_said_to_suffice_is_held_against_what_was_seen(points):
+    def with_peak(over):
+        return {
+            name: [
+                Measurement(
+                    **{**dict(runs[0]), "peak_bytes": int(over * allocated_bytes(runs[0].workload))}
+                )
+            ]
+            for name, runs in points.items()
+        }
+
+    assert false_fits(with_peak(1.0)).median_abs_error == 0
+    row = false_fits(with_peak(2.0))
+    assert row.median_abs_error == 1
+    assert row.n == len(points)
 
 
 def test_a_target_s_own_misses_do_not_set_its_interval():

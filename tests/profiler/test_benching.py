@@ -4,6 +4,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from domain.card import AtBudget
 from domain.complaint import Complaint
 from domain.record import Executor
 from domain.store import load, save
@@ -11,7 +12,7 @@ from morvit.data import LabelledImages
 from morvit.inspection import DEFECTS
 from morvit.model import MoRViT
 from morvit.presets import architecture_of, recipe_of
-from morvit.weights import AtBudget, Card, save_checkpoint
+from morvit.weights import Card, save_checkpoint
 from profiler import benching, contest
 from profiler.__main__ import app
 from profiler.subjects import subject_of
