@@ -119,7 +119,13 @@ def _networks(asked: str | None) -> tuple[list[Network], list[str]]:
     """
     named = [] if asked is None else [each.strip() for each in asked.split(",")]
     if asked is None:
-        cards = [load(path, BudgetCard) for path in sorted(_committed().glob("*.json"))]
+        # A card alone, of a further seed or of a control, is no network that anyone could run.
+        kept = [
+            path
+            for path in sorted(_committed().glob("*.json"))
+            if path.with_suffix(".safetensors").exists()
+        ]
+        cards = [load(path, BudgetCard) for path in kept]
         if not cards:
             raise Complaint(f"no card lies in {_committed()}: name one, or a preset, with --model")
     else:

@@ -38,16 +38,19 @@ def allocated_bytes(workload: Workload) -> float:
     peaks = [_layer_bytes(net, everything, size)] if net.layers_before or net.layers_after else []
     state = size.element * everything * net.width
     loads = loads_of(workload.routing, workload.batch, workload.executor, net)
-    # What the recursion before moved is kept for the router; the first looks at the state itself.
-    looked_at = (0.0, *moved_tokens(workload)[:-1])
-    for load, before in zip(loads, looked_at, strict=True):
+    # What the recursion before moved is kept for the router, unless that is the state itself.
+    before = 0.0
+    for load, moved in zip(loads, moved_tokens(workload), strict=True):
         # The first layer's input is the state or the gathered rows; later ones have their own.
-        is_copied = net.is_routed and workload.executor != "masked"
+        # Where all tokens go on, nothing is gathered: `padded` alone does not look.
+        is_whole = load.tokens == everything and workload.executor != "padded"
+        is_copied = net.is_routed and workload.executor != "masked" and not is_whole
         kept = state if is_copied or net.shared_layers > 1 else 0.0
         if is_copied and net.shared_layers > 1:
             kept += size.element * load.tokens * net.width
-        if is_copied:
+        if net.is_routed and workload.executor != "masked":
             kept += size.element * before * net.width
+        before = 0.0 if is_whole else moved
         if net.is_routed and net.keys_and_values == "recursive-sharing":
             kept += 2 * size.operand * loads[0].tokens * net.width * net.shared_layers
         peaks.append(kept + _layer_bytes(net, load.tokens, size))

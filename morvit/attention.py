@@ -45,8 +45,21 @@ class Together:
         return Memory(keys=keys, values=values, visible=self.visible)
 
     def across(self, queries: Heads, memory: Memory) -> Heads:
-        """Each token to those of its image that are remembered."""
-        return mixed(queries, memory.keys, memory.values, memory.visible)
+        """Each token to those of its image that are remembered; no work on what only fills."""
+        if memory.lengths is None:
+            return mixed(queries, memory.keys, memory.values, memory.visible)
+        return torch.cat(
+            [
+                mixed(each, keys[:, :length], values[:, :length])
+                for each, keys, values, length in zip(
+                    queries.split(1),
+                    memory.keys.split(1),
+                    memory.values.split(1),
+                    memory.lengths,
+                    strict=True,
+                )
+            ]
+        )
 
 
 @dataclass(frozen=True)
