@@ -53,6 +53,7 @@ def bench(
     command = f"python -m profiler bench --seconds {seconds:g}{options}"
     trained = trained_in(folder)
     rows: list[Row] = []
+    table, stored = b"[]", results_root() / "selftest" / "bench.json"
     for found in (
         accuracy_rows(trained, command),
         contrast_rows(trained, command),
@@ -64,9 +65,12 @@ def bench(
             rows.append(row)
             cells = cells_of(row)
             say(f"{cells['met'] or '    '} {cells['value'] or 'n/a'} {row.bar}")
-    table = rendered([row.model_dump(mode="json") for row in rows], "json")
-    stored = (reference_root() if reference else results_root() / "selftest") / "bench.json"
-    write_whole(stored, table.encode())
+            # After every row: a bench that is cut off has shown what it has.
+            table = rendered([each.model_dump(mode="json") for each in rows], "json").encode()
+            write_whole(stored, table)
+    if reference:
+        stored = reference_root() / "bench.json"
+        write_whole(stored, table)
     emit(rendered([cells_of(row) for row in rows], shape), output)
     say(f"stored {stored}")
     if any(row.met is False for row in rows):
