@@ -48,18 +48,15 @@ class Together:
         """Each token to those of its image that are remembered; no work on what only fills."""
         if memory.lengths is None:
             return mixed(queries, memory.keys, memory.values, memory.visible)
-        return torch.cat(
-            [
-                mixed(each, keys[:, :length], values[:, :length])
-                for each, keys, values, length in zip(
-                    queries.split(1),
-                    memory.keys.split(1),
-                    memory.values.split(1),
-                    memory.lengths,
-                    strict=True,
-                )
-            ]
-        )
+        parts = [
+            mixed(
+                queries[image : image + 1],
+                memory.keys[image : image + 1, :length],
+                memory.values[image : image + 1, :length],
+            )
+            for image, length in enumerate(memory.lengths)
+        ]
+        return torch.cat(parts)
 
 
 @dataclass(frozen=True)
