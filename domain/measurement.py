@@ -23,7 +23,8 @@ from domain.workload import Workload
 Status = Literal["ok", "unstable", "oom", "throttled", "contended", "timeout", "failed"]
 RoutingSource = Literal["real-images", "replayed-trace", "forced-distribution", "none"]
 # Seconds and joules outside these come from a clock or meter gone mad, and overflow in a sum.
-Samples = tuple[Annotated[float, Field(ge=1e-12, le=1e12)], ...]
+LEAST_SAMPLE, LARGEST_SAMPLE = 1e-12, 1e12
+Samples = tuple[Annotated[float, Field(ge=LEAST_SAMPLE, le=LARGEST_SAMPLE)], ...]
 Subject = Annotated[str, Field(pattern=r"^(network|recursion-[1-9][0-9]*)$")]
 _BEFORE_FORMAT_2 = Unknown(reason="records of format 1 did not keep it")
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from domain.measurement import Energy
+from domain.measurement import LARGEST_SAMPLE, LEAST_SAMPLE, Energy
 from domain.record import Unknown
 from domain.statistics import median
 from profiler.clock import DeviceKind
@@ -240,7 +240,7 @@ def _per_pass(
         if isinstance(joules, Unknown):
             return joules
         each_j = joules / passes if passes else 0.0
-        if not each_j > 0:
+        if not LEAST_SAMPLE <= each_j <= LARGEST_SAMPLE:
             return Unknown(reason=f"a window of {passes} passes gave {joules:g} J")
         answers.append(each_j)
     return answers

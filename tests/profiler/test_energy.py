@@ -350,6 +350,16 @@ def test_a_figure_that_is_given_is_near_the_truth(polls, window_s):
         assert figure(found) == pytest.approx(200.0 * polls[1].at_s / 3)
 
 
+def test_a_window_of_next_to_nothing_is_unknown_and_no_crash() -> None:
+    gone = Unknown(reason="NVML: gone")
+    polls = [Poll(at_s=0.0, passes=0, total_j=gone, power_w=0.0)] + [
+        Poll(at_s=0.5 * step, passes=3 * step, total_j=100.0 * step, power_w=2.5e-167)
+        for step in (1, 2, 3)
+    ]
+    found = energy_of(polls, Demand(window_s=0.5, windows=1, ticks=2), "cuda", 5.0)
+    assert isinstance(found.energy_j, Unknown)
+
+
 def test_processor_packages_that_wrap_are_measured_through_their_files(tmp_path: Path) -> None:
     # Two packages of 60 W whose counters wrap at 50 J: a dozen times each in these windows.
     world = World(pass_s=0.02)
