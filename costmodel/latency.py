@@ -150,7 +150,7 @@ def _of_kind(work: Work, each: Mapping[str, float | Array], names: Mapping[Kind,
 def smooth_maximum(one: Array, other: Array) -> Array:
     """(a³ + b³)^⅓: at least the larger, at most 2^⅓ times it.
 
-    >>> float(smooth_maximum(np.array(3.0), np.array(0.0)))
+    >>> round(float(smooth_maximum(np.array(3.0), np.array(0.0))), 9)
     3.0
     """
     # Products and a cube root: a general power takes several times as long. Seconds are far from
