@@ -26,7 +26,7 @@ from domain.routing import RoutingDistribution, capacities_of_budget
 from domain.shell import emit, format_named, run_shell
 from domain.store import load, reference_root, stored_fits
 from domain.tables import Cell, rendered
-from domain.units import MILLI
+from domain.units import MILLI, shown_chance
 
 UNMEASURED_BUDGETS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0)
 
@@ -200,7 +200,7 @@ def _row(found: Design, *, is_shown: bool) -> dict[str, Cell]:
             "runs as": f"{work.precision} {work.runtime} {work.executor}",
             "accuracy": right,
             "p99": interval(p99_s, "s"),
-            "holds": f"{found.probability:.0%}",
+            "holds": shown_chance(found.probability),
             "images/s": interval(answer.throughput_img_per_s, ""),
             "tier": answer.tier,
         }
