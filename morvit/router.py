@@ -193,7 +193,7 @@ class ExpertChoice(nn.Module):
 
     Hierarchical: only patches kept at one recursion are scored for the next. `top-k` keeps
     max(1, ⌊c_r P⌋) of an image's P patches (static counts), `threshold` those whose sigmoid is
-    over one half (counts differ by image). Gate: sigmoid(logit). MoR, arXiv 2507.10524, section 2.
+    over one half (counts differ by image), but all where capacity is one. Gate: sigmoid(logit). MoR, arXiv 2507.10524, section 2.
     """
 
     def __init__(
@@ -223,13 +223,15 @@ class ExpertChoice(nn.Module):
         assert isinstance(scores, Scores)
         logits = scores.of(seen).squeeze(-1)
         gates = logits.sigmoid()
-        if not chooses:
-            return Vote(logits=logits, gates=gates, ranks=gates.detach(), goes_on=staying)
-        if self.selection == "threshold" and not self.training:
-            above = staying & (gates > THRESHOLD)
-            return Vote(logits=logits, gates=gates, ranks=gates.detach(), goes_on=above)
         vote = Vote(logits=logits, gates=gates, ranks=gates.detach(), goes_on=staying)
-        return _keeping(vote, staying, self.kept[recursion])
+        if not chooses:
+            return vote
+        kept = self.kept[recursion]
+        # What training sends everywhere, with a gate of one, no threshold may hold back or weigh.
+        is_settled = kept == staying.shape[1]
+        if self.selection == "threshold" and not self.training and not is_settled:
+            return replace(vote, goes_on=staying & (gates > THRESHOLD))
+        return _keeping(vote, staying, kept)
 
 
 class TokenChoice(nn.Module):
