@@ -2,9 +2,11 @@
 
 import gzip
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -13,6 +15,9 @@ from torch import Tensor
 
 from domain.complaint import Complaint, CorruptFile, printable
 from morvit.tensors import Kind, read_tensors, write_tensors
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 SAMPLE = Path(__file__).resolve().parent / "sample" / "fashion-mnist-512.safetensors"
@@ -149,7 +154,7 @@ def image_folder(folder: Path, image_size: int, channels: int) -> LabelledImages
     Pillow does the reading; it is no dependency of this package. Raises Complaint without it.
     """
     try:
-        from PIL import Image, UnidentifiedImageError
+        from PIL import Image
     except ImportError as error:
         raise Complaint("reading PNG folders takes Pillow; run `pip install pillow`") from error
 
@@ -172,21 +177,10 @@ def image_folder(folder: Path, image_size: int, channels: int) -> LabelledImages
         )
     images = np.empty((len(files), image_size, image_size, channels), dtype=np.uint8)
     for place, (path, _) in enumerate(files):
-        try:
-            with Image.open(path, formats=["PNG"]) as picture:
-                if max(picture.size) > LARGEST_SIDE:
-                    raise CorruptFile(f"{path} is {picture.size}; sides go up to {LARGEST_SIDE}")
-                fitted = picture.convert("L" if channels == 1 else "RGB").resize(
-                    (image_size, image_size), Image.Resampling.BILINEAR
-                )
-        except (
-            UnidentifiedImageError,
-            Image.DecompressionBombError,
-            OSError,
-            ValueError,
-            SyntaxError,
-        ) as error:
-            raise CorruptFile(f"cannot read {path} as PNG: {error}") from error
+        with opened_picture(path, ("PNG",)) as picture:
+            fitted = picture.convert("L" if channels == 1 else "RGB").resize(
+                (image_size, image_size), Image.Resampling.BILINEAR
+            )
         images[place] = np.asarray(fitted).reshape(image_size, image_size, channels)
     return LabelledImages(
         images=torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(),
@@ -194,6 +188,30 @@ def image_folder(folder: Path, image_size: int, channels: int) -> LabelledImages
         names=tuple(printable(name) for name in classes),
         origin=f"PNG folders {folder.name}",
     )
+
+
+@contextmanager
+def opened_picture(path: Path, formats: tuple[str, ...]) -> Iterator["Image.Image"]:
+    """A picture of one of Pillow's `formats`, its pixels not read yet, its size looked at.
+
+    Raises CorruptFile for what is none, or was made to harm; also while it is read inside.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    named = printable(str(path))
+    try:
+        with Image.open(path, formats=formats) as picture:
+            if max(picture.size) > LARGEST_SIDE:
+                raise CorruptFile(f"{named} is {picture.size}; sides go up to {LARGEST_SIDE}")
+            yield picture
+    except (
+        UnidentifiedImageError,
+        Image.DecompressionBombError,
+        OSError,
+        ValueError,
+        SyntaxError,
+    ) as error:
+        raise CorruptFile(f"cannot read {named} as {' or '.join(formats)}: {error}") from error
 
 
 def _entries(folder: Path) -> list[Path]:

@@ -9,7 +9,7 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from domain.complaint import Complaint, CorruptFile, printable
-from morvit.data import LARGEST_SIDE, MOST_CLASSES, LabelledImages
+from morvit.data import MOST_CLASSES, LabelledImages, opened_picture
 
 # The shorter side is brought to this over the side of the crop (224 of 256, as ViT and DeiT do).
 CROP_SHARE = 0.875
@@ -73,31 +73,18 @@ class StreamedFolder:
         return LabelledImages(images=images, labels=labels, names=self.names, origin=self.origin)
 
     def _read(self, path: Path) -> UInt8[Tensor, "channels rows columns"]:
-        from PIL import Image, UnidentifiedImageError
+        from PIL import Image
 
         if not path.is_file():
             raise CorruptFile(f"{printable(str(path))} is no plain file")
         side = self._shape[-1]
-        try:
-            with Image.open(path, formats=FORMATS) as picture:
-                if max(picture.size) > LARGEST_SIDE:
-                    raise CorruptFile(
-                        f"{printable(str(path))} is {picture.size}; sides go up to {LARGEST_SIDE}"
-                    )
-                # The middle is cut out before anything is resized, so that a thin image stays small.
-                width, height = picture.size
-                half = CROP_SHARE * min(width, height) / 2
-                middle = (width / 2 - half, height / 2 - half, width / 2 + half, height / 2 + half)
-                cropped = picture.convert(self._mode).resize(
-                    (side, side), Image.Resampling.BILINEAR, box=middle
-                )
-        except (
-            UnidentifiedImageError,
-            Image.DecompressionBombError,
-            OSError,
-            ValueError,
-            SyntaxError,
-        ) as error:
-            raise CorruptFile(f"cannot read {printable(str(path))} as an image: {error}") from error
+        with opened_picture(path, FORMATS) as picture:
+            # The middle is cut out before anything is resized, so that a thin image stays small.
+            width, height = picture.size
+            half = CROP_SHARE * min(width, height) / 2
+            middle = (width / 2 - half, height / 2 - half, width / 2 + half, height / 2 + half)
+            cropped = picture.convert(self._mode).resize(
+                (side, side), Image.Resampling.BILINEAR, box=middle
+            )
         pixels = torch.from_numpy(np.array(cropped))
         return pixels.view(side, side, -1).permute(2, 0, 1)
