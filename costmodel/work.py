@@ -65,6 +65,10 @@ class Machine:
         )
 
 
+# What an operator counts, under one name in `Operator` and in `Work`.
+LOADS = ("flop", "weight_bytes", "moved_bytes", "calls", "rows", "inner", "columns")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Work:
     """Operators of many workloads as columns; `group` numbers what is timed together.
@@ -89,18 +93,11 @@ class Work:
         """Columns of `grouped` operators, group by group."""
         flat = [operator for group in grouped for operator in group]
         sizes = [len(group) for group in grouped]
-
-        def column(name: str) -> Array:
-            return np.array([getattr(operator, name) for operator in flat], dtype=float)
-
         return cls(
-            flop=column("flop"),
-            weight_bytes=column("weight_bytes"),
-            moved_bytes=column("moved_bytes"),
-            calls=column("calls"),
-            rows=column("rows"),
-            inner=column("inner"),
-            columns=column("columns"),
+            **{
+                name: np.array([getattr(operator, name) for operator in flat], dtype=float)
+                for name in LOADS
+            },
             kind=np.array([KINDS.index(kind_of(operator)) for operator in flat], dtype=np.int64),
             group=np.repeat(np.arange(len(grouped)), sizes),
             groups=len(grouped),
@@ -112,18 +109,11 @@ class Work:
 
         What all have in common is a column of one number.
         """
-
-        def column(name: str) -> Array:
-            return np.atleast_2d(np.asarray(getattr(operator, name), dtype=float))
-
         return cls(
-            flop=column("flop"),
-            weight_bytes=column("weight_bytes"),
-            moved_bytes=column("moved_bytes"),
-            calls=column("calls"),
-            rows=column("rows"),
-            inner=column("inner"),
-            columns=column("columns"),
+            **{
+                name: np.atleast_2d(np.asarray(getattr(operator, name), dtype=float))
+                for name in LOADS
+            },
             kind=np.array([KINDS.index(kind_of(operator))]),
             group=np.zeros(1, dtype=np.int64),
             groups=1,
