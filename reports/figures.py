@@ -33,11 +33,13 @@ from reports.points import Point, stage_name
 from reports.purchase import Priced
 
 BINS = 20
+# A line of a tick's label.
+LABEL_LINE_PX = 18
 
 
 def stage_times(points: Sequence[Point], say: Say) -> go.Figure:
     """Seconds an image by stage, stacked, one bar a point."""
-    figure = canvas(height=130 + 54 * len(points))
+    figure = canvas(height=130 + _row_px(points) * len(points))
     for name in _stage_names(points):
         held = [(point, stage) for point in points for stage in point.stages if stage.name == name]
         figure.add_bar(
@@ -87,7 +89,7 @@ def stage_tokens(points: Sequence[Point], say: Say) -> go.Figure:
 
 def stage_work(points: Sequence[Point], say: Say) -> go.Figure:
     """FLOP an image as routed and as executed, a pair of bars a point."""
-    figure = canvas(height=130 + 60 * len(points))
+    figure = canvas(height=130 + _row_px(points) * len(points))
     rows = (
         ("measured.routed_short", [point.routed_flop / point.batch for point in points], SKY),
         (
@@ -298,6 +300,12 @@ def _stage_colour(stage: str) -> str:
     if kind != "recursion":
         return {"prologue": GREY, "epilogue": DARK_GREY}[kind]
     return RECURSIONS[(int(number) - 1) % len(RECURSIONS)]
+
+
+def _row_px(points: Sequence[Point]) -> int:
+    """Height of a row that has room for the lines of its label."""
+    lines = max((point.label.count(" · ") + 1 for point in points), default=1)
+    return max(54, 10 + LABEL_LINE_PX * lines)
 
 
 def _rows(points: Sequence[Point]) -> dict[str, object]:
