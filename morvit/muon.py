@@ -1,7 +1,8 @@
 """Muon for the matrices of the layers, in the precision of the weights.
 
-torch.optim.Muon orthogonalises in bfloat16, matrix by matrix. A CPU without bfloat16 spent a third of
-a training step on that; single precision, with matrices of one shape together, made it a twentieth.
+torch.optim.Muon orthogonalises in bfloat16, matrix by matrix. Of a step of twelve layers (width 64, 16
+images of 197 tokens, one Zen 3 core, no bfloat16) that was 224 of 581 ms; in single precision, with
+matrices of one shape together, it is 16 of 377 ms.
 """
 
 import math
