@@ -137,7 +137,7 @@ def _networks(asked: str | None) -> tuple[list[Network], list[str]]:
             "accuracies of different images cannot be compared: " + "; ".join(data) + "; name the "
             "cards of one task with --model"
         )
-    notes = [f"accuracy: {each}, with Wilson's 90 % interval" for each in data]
+    notes = [f"accuracy: {each}, with its exact 90 % interval" for each in data]
     for name in named:
         if not name.endswith(".json"):
             nets.append(_without_card(name))
@@ -197,7 +197,10 @@ def _row(found: Design, *, is_shown: bool) -> dict[str, Cell]:
             "model": work.architecture.name,
             "budget": budget.name,
             "batch": work.batch,
-            "runs as": f"{work.precision} {work.runtime} {work.executor}",
+            "runs as": " ".join(
+                [work.precision, work.runtime]
+                + ([work.executor] if work.architecture.is_routed else [])
+            ),
             "accuracy": right,
             "p99": interval(p99_s, "s"),
             "holds": shown_chance(found.probability),

@@ -14,9 +14,9 @@ from domain.routing import (
     kept_of,
     survival_of_mean,
 )
+from domain.statistics import share_interval
 
 Share = Annotated[float, Field(ge=0, le=1)]
-NORMAL_90 = 1.645
 
 
 class AtBudget(Record):
@@ -41,22 +41,6 @@ class Budget(Record):
     name: Sentence
     routing: RoutingDistribution
     accuracy: Estimate | Unknown
-
-
-def share_seen(share: float, images: int) -> Estimate:
-    """A share of so many images with Wilson's 90 % interval (Wilson 1927): what so few can tell.
-
-    >>> seen = share_seen(0.9, 100)
-    >>> round(seen.low, 3), round(seen.high, 3)
-    (0.84, 0.939)
-    """
-    z2 = NORMAL_90**2
-    middle = (share + z2 / (2 * images)) / (1 + z2 / images)
-    spread = math.sqrt(share * (1 - share) / images + z2 / (4 * images**2))
-    half = NORMAL_90 * spread / (1 + z2 / images)
-    # Rounding must not push the share out of its interval where every image was right or wrong.
-    low, high = max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half))
-    return Estimate(value=share, low=low, high=high)
 
 
 class BudgetCard(Record):
@@ -96,7 +80,8 @@ class BudgetCard(Record):
         )
 
     def _budget(self, name: str, routing: RoutingDistribution, accuracy: float) -> Budget:
-        seen = share_seen(accuracy, self.test_images)
+        hits = round(accuracy * self.test_images)
+        seen = share_interval(hits, self.test_images, level=0.9)
         return Budget(name=name, routing=routing, accuracy=seen)
 
     def _routing_of(self, seen: AtBudget) -> RoutingDistribution | None:

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from domain.record import Estimate
+
 # Least number of samples for an upper confidence bound (99 %) of a percentile with one exceedance
 # (MLPerf LoadGen's early stopping, recomputed from the binomial).
 LEAST_SAMPLES_OF = {0.5: 11, 0.9: 64, 0.95: 130, 0.99: 662, 0.999: 6636}
@@ -35,6 +37,20 @@ def median_bounds(samples: Sequence[float]) -> tuple[float, float] | None:
     low = max(0, math.floor(count / 2 - reach))
     high = min(count - 1, math.ceil(count / 2 + reach) - 1)
     return ordered[low], ordered[high]
+
+
+def share_interval(hits: int, count: int, level: float = 0.95) -> Estimate:
+    """A share with its exact interval (Clopper and Pearson 1934).
+
+    >>> share_interval(0, 20).low, round(share_interval(0, 20).high, 3)
+    (0.0, 0.168)
+    """
+    from scipy.special import betaincinv
+
+    outside = (1 - level) / 2
+    low = float(betaincinv(hits, count - hits + 1, outside)) if hits else 0.0
+    high = float(betaincinv(hits + 1, count - hits, 1 - outside)) if hits < count else 1.0
+    return Estimate(value=hits / count, low=low, high=high, level=level)
 
 
 def upper_percentile(samples: Sequence[float], share: float) -> float | None:

@@ -10,13 +10,13 @@ import torch
 from numpy.typing import NDArray
 
 from domain.record import Record, Sentence
+from domain.statistics import share_interval
 from domain.tables import Cell
 from morvit.data import normalised
 from morvit.evaluation import EVALUATION_BATCH
 from morvit.inspection import DEFECTS, LEAST_CONTRAST, MOST_CONTRAST, inspection
 from morvit.presets import NETWORKS, SETTINGS, NetworkName, Task
 from morvit.weights import Card, load_checkpoint
-from profiler.selftest import share_interval
 
 MOST_PARAMETERS, MOST_LOST, LEAST_VIT = 0.32, 0.005, 0.90
 # Differences of shares of ten thousand images are never this small.

@@ -17,6 +17,7 @@ from domain.complaint import Complaint
 from domain.lockstep import LockstepRun
 from domain.measurement import MeasuringPlan
 from domain.record import Unknown
+from domain.statistics import share_interval
 from profiler.comparison import Terms
 from profiler.lockstep import Side, all_judged, judged_runs
 from profiler.protocol import SETTINGS, Settings
@@ -27,7 +28,6 @@ from profiler.selftest import (
     SIDES,
     SLOWDOWN,
     Check,
-    share_interval,
     trial_checks,
 )
 from profiler.trials import Trial

@@ -23,7 +23,7 @@ from domain.comparison import Comparisons
 from domain.complaint import Complaint
 from domain.measurement import Environment, Measurement, MeasuringPlan, PlannedPoint, Rates
 from domain.record import Count, Estimate, Record, Sentence, Unknown
-from domain.statistics import median
+from domain.statistics import median, share_interval
 from domain.tables import Cell
 from profiler.affinity import allowed_cores, physical_cores
 from profiler.clock import RealClock
@@ -114,20 +114,6 @@ def median_interval(values: ArrayLike, draws: int = 2000, seed: int = 0) -> Esti
     return Estimate(
         value=value, low=min(value, float(low)), high=max(value, float(high)), level=LEVEL
     )
-
-
-def share_interval(hits: int, count: int) -> Estimate:
-    """A share with its exact 95 % interval (Clopper and Pearson 1934).
-
-    >>> share_interval(0, 20).low, round(share_interval(0, 20).high, 3)
-    (0.0, 0.168)
-    """
-    from scipy.special import betaincinv
-
-    outside = (1 - LEVEL) / 2
-    low = float(betaincinv(hits, count - hits + 1, outside)) if hits else 0.0
-    high = float(betaincinv(hits + 1, count - hits, 1 - outside)) if hits < count else 1.0
-    return Estimate(value=hits / count, low=low, high=high, level=LEVEL)
 
 
 def within(name: str, values: Sequence[float], largest: float) -> Check:

@@ -12,6 +12,7 @@ from scipy import stats
 
 from domain.measurement import Measurement
 from domain.record import Unknown
+from domain.statistics import share_interval
 from profiler.clock import CLOCKS, RealClock
 from profiler.interference import spinning_processes, spinning_thread
 from profiler.messages import Task, failed
@@ -25,7 +26,6 @@ from profiler.selftest import (
     harness_checks,
     median_interval,
     rows_of,
-    share_interval,
     within,
 )
 from profiler.splitting import splits_of

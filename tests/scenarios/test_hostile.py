@@ -12,42 +12,16 @@ from domain.record import Unknown
 from domain.scenario import Drift, Finance, Ownership, Promise, Site
 from scenarios.reading import read_asked
 from scenarios.sizing import Forecasts, plan_of
+from tests.faults.scenarios import damaged
 from tests.scenarios.records import demand, device, prediction, scenario
 from tests.scenarios.test_size import SMALL
 
-LINES = SMALL.strip().splitlines()
-VALUES = st.one_of(
-    st.sampled_from(
-        [
-            "nan", "-inf", "1e308", "-1", "0", "true", '""', "[]", "{}", "1979-05-27", "'x' * 9",
-            "9" * 400, "0x7fffffffffffffff", '"\\u202e"', "[[[[]]]]", '"=cmd()"', '"[/red]"',
-        ]
-    ),
-    st.text(max_size=20),
-)  # fmt: skip
 
-
-@given(data=st.data())
-def test_any_change_of_a_file_is_read_or_refused_in_one_sentence(data, tmp_path_factory):
-    lines = list(LINES)
-    for _ in range(data.draw(st.integers(1, 3))):
-        place = data.draw(st.integers(0, len(lines) - 1))
-        kind = data.draw(st.sampled_from(["value", "drop", "twice", "key", "noise", "cut"]))
-        key, separator, _ = lines[place].partition(" = ")
-        if kind == "value" and separator:
-            lines[place] = f"{key} = {data.draw(VALUES)}"
-        elif kind == "drop":
-            lines[place] = ""
-        elif kind == "twice":
-            lines.insert(place, lines[place])
-        elif kind == "key":
-            lines[place] = f"{data.draw(st.text(max_size=8))}{separator}1"
-        elif kind == "noise":
-            lines[place] += data.draw(st.text(max_size=8))
-        else:
-            lines = lines[: place + 1]
+@given(random=st.randoms(use_true_random=False))
+def test_any_change_of_a_file_is_read_or_refused_in_one_sentence(random, tmp_path_factory):
+    text = damaged(SMALL, random)
     path = tmp_path_factory.getbasetemp() / "fuzzed.toml"
-    path.write_text("\n".join(lines), encoding="utf-8", errors="replace")
+    path.write_text(text, encoding="utf-8", errors="replace")
     said, asked = "", None
     try:
         asked = read_asked(path)
