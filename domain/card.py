@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import ConfigDict, Field
 
 from domain.architecture import Architecture
-from domain.record import Estimate, PositiveCount, Record, Sentence, Unknown
+from domain.record import Estimate, Record, Sentence, Unknown
 from domain.routing import (
     RoutingDistribution,
     capacities_of_budget,
@@ -17,6 +17,8 @@ from domain.routing import (
 from domain.statistics import share_interval
 
 Share = Annotated[float, Field(ge=0, le=1)]
+# An interval of a share takes memory for each image.
+MOST_TEST_IMAGES = 1_000_000
 
 
 class AtBudget(Record):
@@ -50,7 +52,7 @@ class BudgetCard(Record):
 
     architecture: Architecture
     data: Sentence
-    test_images: PositiveCount
+    test_images: Annotated[int, Field(ge=1, le=MOST_TEST_IMAGES)]
     accuracy: Share
     uniform_accuracy: Share
     survival: tuple[Share, ...]

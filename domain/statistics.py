@@ -40,17 +40,36 @@ def median_bounds(samples: Sequence[float]) -> tuple[float, float] | None:
 
 
 def share_interval(hits: int, count: int, level: float = 0.95) -> Estimate:
-    """A share with its exact interval (Clopper and Pearson 1934).
+    """A share with its exact interval (Clopper and Pearson 1934), by bisection of the binomial's tails.
 
     >>> share_interval(0, 20).low, round(share_interval(0, 20).high, 3)
     (0.0, 0.168)
     """
-    from scipy.special import betaincinv
+    if not 0 <= hits <= count or not count:
+        raise ValueError(f"wanted hits out of one or more, got {hits} of {count}")
+    places = np.arange(count + 1)
+    factorials = np.concatenate([[0.0], np.cumsum(np.log(places[1:]))])
+    ways = factorials[-1] - factorials - factorials[::-1]
 
-    outside = (1 - level) / 2
-    low = float(betaincinv(hits, count - hits + 1, outside)) if hits else 0.0
-    high = float(betaincinv(hits + 1, count - hits, 1 - outside)) if hits < count else 1.0
-    return Estimate(value=hits / count, low=low, high=high, level=level)
+    def chance(share: float, some: slice) -> float:
+        drawn = places[some]
+        log_chances = ways[some] + drawn * math.log(share) + (count - drawn) * math.log1p(-share)
+        return float(np.exp(log_chances).sum())
+
+    def share_where(some: slice, *, rises: bool) -> float:
+        low, high = 0.0, 1.0
+        for _ in range(60):
+            middle = (low + high) / 2
+            is_below = (chance(middle, some) < (1 - level) / 2) == rises
+            low, high = (middle, high) if is_below else (low, middle)
+        return low
+
+    return Estimate(
+        value=hits / count,
+        low=share_where(slice(hits, None), rises=True) if hits else 0.0,
+        high=share_where(slice(None, hits + 1), rises=False) if hits < count else 1.0,
+        level=level,
+    )
 
 
 def upper_percentile(samples: Sequence[float], share: float) -> float | None:

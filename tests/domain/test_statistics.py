@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binom
+from scipy.stats import binom, binomtest
 
 from domain.statistics import (
     LEAST_SAMPLES_OF,
@@ -10,11 +10,28 @@ from domain.statistics import (
     median_of_runs,
     relative_errors,
     relative_spread,
+    share_interval,
     upper_percentile,
 )
 
 positive = st.floats(min_value=1e-6, max_value=1e6)
 several = st.lists(positive, min_size=1, max_size=30)
+
+
+@given(
+    st.integers(min_value=1, max_value=10_000), st.data(), st.sampled_from([0.5, 0.9, 0.95, 0.99])
+)
+def test_the_interval_of_a_share_is_the_one_that_scipy_gives(count, data, level):
+    hits = data.draw(st.integers(min_value=0, max_value=count))
+    exact = binomtest(hits, count).proportion_ci(level, method="exact")
+    seen = share_interval(hits, count, level)
+    assert (seen.low, seen.high) == pytest.approx((exact.low, exact.high), abs=1e-9)
+
+
+@pytest.mark.parametrize(("hits", "count"), [(0, 0), (-1, 5), (6, 5)])
+def test_a_share_of_nothing_has_no_interval(hits, count):
+    with pytest.raises(ValueError, match="hits out of one or more"):
+        share_interval(hits, count)
 
 
 @given(st.integers(min_value=11, max_value=800), st.sampled_from([0.5, 0.9, 0.95, 0.99]))

@@ -8,11 +8,9 @@ import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
 
 from domain.measurement import Measurement
 from domain.record import Unknown
-from domain.statistics import share_interval
 from profiler.clock import CLOCKS, RealClock
 from profiler.interference import spinning_processes, spinning_thread
 from profiler.messages import Task, failed
@@ -53,14 +51,6 @@ def test_the_interval_of_a_median_holds_the_truth_as_often_as_it_says_also_where
         seen = median_interval(drifting, draws=400, seed=trial)
         held += seen.low <= 0.0 <= seen.high
     assert held / 200 > 0.85
-
-
-@given(counts, st.data())
-def test_the_interval_of_a_share_is_the_one_that_scipy_gives(count, data):
-    hits = data.draw(st.integers(min_value=0, max_value=count))
-    exact = stats.binomtest(hits, count).proportion_ci(0.95, method="exact")
-    seen = share_interval(hits, count)
-    assert (seen.low, seen.high) == pytest.approx((exact.low, exact.high), abs=1e-9)
 
 
 def test_a_check_passes_only_where_its_whole_interval_does():
