@@ -14,7 +14,6 @@ from costmodel.points import (
     TooFewPoints,
     configuration_of,
     drift_log_sd,
-    machine_id,
     machine_of,
     name_of,
     noise_log_sd,
@@ -163,9 +162,9 @@ def fit_machines(
         at = setting_of(first)
         fits.append(
             Fit(
-                name=f"machine-{machine_id(first.environment)}-{first.workload.runtime}"
+                name=f"machine-{first.environment.machine_id}-{first.workload.runtime}"
                 f"{suffix_of(precision)}{'' if threads == most else f'-{threads}t'}",
-                device_id=machine_id(first.environment),
+                device_id=first.environment.machine_id,
                 scope="machine",
                 device_class="cpu" if first.environment.kind == "cpu" else "gpu",
                 families=(),

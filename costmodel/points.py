@@ -1,7 +1,6 @@
 """From runs to points: what is alike, at the machine's typical speed. Pure: records in, records out."""
 
 import math
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -78,19 +77,6 @@ def machine_key(environment: Environment) -> str:
     """The same for environments that differ only in their number of threads and where they sit."""
     flags = tuple(flag for flag in environment.flags if flag[0] != "affinity")
     return Environment(**{**dict(environment), "threads": 1, "flags": flags}).key()
-
-
-def machine_id(environment: Environment) -> str:
-    """The id of a measured machine: two CPUs that call themselves alike may not compute alike.
-
-    Two cores of "AMD EPYC" with AVX-512 and two without are different machines. A GPU is the one
-    of the catalogue, whatever its host.
-    """
-    if environment.kind != "cpu":
-        return environment.device_id
-    capability = dict(environment.flags).get("cpu_capability", "")
-    plain = re.sub(r"[^a-z0-9]+", "", capability.casefold())
-    return f"{environment.device_id}-{plain}" if plain else environment.device_id
 
 
 def at_typical_speed(measurements: Sequence[Measurement]) -> list[Measurement]:

@@ -1,5 +1,6 @@
 """What a run took: raw samples, per depth, with the conditions they were taken under."""
 
+import re
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -46,6 +47,19 @@ class Environment(Record):
     python: Sentence
     torch: Sentence
     flags: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def machine_id(self) -> str:
+        """The id of a measured machine: two CPUs that call themselves alike may not compute alike.
+
+        Two cores of "AMD EPYC" with AVX-512 and two without are different machines. A GPU is the
+        one of the catalogue, whatever its host.
+        """
+        if self.kind != "cpu":
+            return self.device_id
+        capability = dict(self.flags).get("cpu_capability", "")
+        plain = re.sub(r"[^a-z0-9]+", "", capability.casefold())
+        return f"{self.device_id}-{plain}" if plain else self.device_id
 
 
 class Rates(Record):

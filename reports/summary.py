@@ -49,7 +49,7 @@ def _machine(contents: ReportContents, say: Say) -> str:
     return say(
         "head.machine_is",
         name=environment.device_name,
-        id=environment.device_id,
+        id=environment.machine_id,
         threads=str(environment.threads),
         cores=str(environment.cores),
         memory=shown(environment.memory_bytes, "B"),

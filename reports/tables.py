@@ -188,7 +188,7 @@ def coefficients_table(fit: Fit, say: Say) -> Table:
 def environment_table(environment: Environment, say: Say) -> Table:
     """The conditions of a measurement."""
     facts = (
-        ("device", f"{environment.device_name} ({environment.device_id})"),
+        ("device", f"{environment.device_name} ({environment.machine_id})"),
         ("kind", environment.kind),
         ("threads", str(environment.threads)),
         ("cores", str(environment.cores)),

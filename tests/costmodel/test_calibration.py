@@ -16,7 +16,7 @@ from costmodel.accuracy import (
     summary_of,
 )
 from costmodel.calibration import class_of_machine, fit_machine, fit_machines, whole_predicted_s
-from costmodel.points import TooFewPoints, machine_id, noise_log_sd, stage_s, usable_points, whole_s
+from costmodel.points import TooFewPoints, noise_log_sd, stage_s, usable_points, whole_s
 from costmodel.published import fits_of_published
 from costmodel.transfer import device_of, forecast
 from domain.catalogue import devices, published
@@ -83,11 +83,11 @@ def test_two_machines_of_one_name_but_other_instructions_have_ids_of_their_own()
         Environment(**{**dict(ENVIRONMENT), "flags": (("cpu_capability", each),)})
         for each in ("AVX512", "AVX2")
     )
-    assert machine_id(wide) == "cpu-toy-2c-avx512"
-    assert machine_id(narrow) == "cpu-toy-2c-avx2"
-    assert machine_id(ENVIRONMENT) == "cpu-toy-2c"
+    assert wide.machine_id == "cpu-toy-2c-avx512"
+    assert narrow.machine_id == "cpu-toy-2c-avx2"
+    assert ENVIRONMENT.machine_id == "cpu-toy-2c"
     gpu = Environment(**{**dict(wide), "device_id": "a10", "kind": "cuda"})
-    assert machine_id(gpu) == "a10"
+    assert gpu.machine_id == "a10"
     fits = [
         fit_machine([measured(run.workload, environment=each) for run in journal_of()], "test")
         for each in (wide, narrow)
