@@ -24,7 +24,7 @@ from domain.device import DeviceSpec
 from domain.record import Estimate, Precision, Unknown
 from domain.routing import RoutingDistribution, capacities_of_budget
 from domain.shell import emit, format_named, run_shell
-from domain.store import load, reference_root, stored_fits
+from domain.store import committed_cards, load, stored_fits
 from domain.tables import Cell, rendered
 from domain.units import MILLI, shown_chance
 
@@ -119,15 +119,9 @@ def _networks(asked: str | None) -> tuple[list[Network], list[str]]:
     """
     named = [] if asked is None else [each.strip() for each in asked.split(",")]
     if asked is None:
-        # A card alone, of a further seed or of a control, is no network that anyone could run.
-        kept = [
-            path
-            for path in sorted(_committed().glob("*.json"))
-            if path.with_suffix(".safetensors").exists()
-        ]
-        cards = [load(path, BudgetCard) for path in kept]
+        cards = list(committed_cards(with_weights=True))
         if not cards:
-            raise Complaint(f"no card lies in {_committed()}: name one, or a preset, with --model")
+            raise Complaint("no network is committed: name a card or a preset with --model")
     else:
         cards = [load(Path(name), BudgetCard) for name in named if name.endswith(".json")]
     nets = [network_of(card) for card in cards]
@@ -154,10 +148,6 @@ def network_of(card: BudgetCard) -> Network:
             "train or evaluate it anew with `python -m morvit.train`"
         )
     return Network(architecture=card.architecture, budgets=budgets)
-
-
-def _committed() -> Path:
-    return reference_root() / "networks"
 
 
 def _without_card(name: str) -> Network:

@@ -13,6 +13,7 @@ from typing import Generic, Self, TypeVar
 
 from pydantic import ValidationError
 
+from domain.card import BudgetCard
 from domain.compact import SUFFIX, expanded, is_compact
 from domain.complaint import CorruptFile, StorageFailed, first_error
 from domain.fit import Fit
@@ -109,6 +110,15 @@ def load(
             raise CorruptFile(f"{said}; restore it, or delete that line if the change is yours")
         altered(said)
     return record
+
+
+def committed_cards(*, with_weights: bool = False) -> tuple[BudgetCard, ...]:
+    """Cards of the committed networks: of every seed and control, or those that anyone could run."""
+    return tuple(
+        load(path, BudgetCard)
+        for path in sorted((reference_root() / "networks").glob("*.json"))
+        if path.with_suffix(".safetensors").exists() or not with_weights
+    )
 
 
 def stored_fits() -> tuple[Fit, ...]:

@@ -193,7 +193,8 @@ class ExpertChoice(nn.Module):
 
     Hierarchical: only patches kept at one recursion are scored for the next. `top-k` keeps
     max(1, ⌊c_r P⌋) of an image's P patches (static counts), `threshold` those whose sigmoid is
-    over one half (counts differ by image), but all where capacity is one. Gate: sigmoid(logit). MoR, arXiv 2507.10524, section 2.
+    over one half (counts differ by image), but all where capacity is one. Gate: sigmoid(logit).
+    MoR, arXiv 2507.10524, section 2.
     """
 
     def __init__(

@@ -4,7 +4,6 @@ Networks of about the same work or the same width, with what is known of their a
 money: the same accuracy is nowhere taken for granted.
 """
 
-import json
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,13 +12,12 @@ from domain.architecture import Architecture
 from domain.catalogue import FOLDER, model_named, plain_vits
 from domain.choice import PeerCost
 from domain.columns import text_of
-from domain.complaint import CorruptFile
 from domain.device import DeviceSpec
 from domain.fit import Fit
 from domain.record import Executor, Unknown
 from domain.routing import RoutingDistribution
 from domain.scenario import FleetOption, Ownership, Scenario
-from domain.store import read_limited, reference_root
+from domain.store import committed_cards
 from scenarios.choosing import Found, changed
 from scenarios.forecasting import forecasts_of
 from scenarios.sizing import plan_of
@@ -27,7 +25,6 @@ from scenarios.sizing import plan_of
 # Tokens that DynamicViT keeps after layers 3, 6 and 9 (arXiv 2106.02034).
 DYNAMIC_KEPT = (0.7, 0.49, 0.343)
 NOT_PUBLISHED = "not published at this size"
-LARGEST_CARD_BYTES = 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,19 +171,21 @@ def published_accuracy(name: str, width: int) -> str:
 
 def accuracy_seen_here() -> str:
     """What the committed networks reached on the tasks they were trained on, in one sentence."""
-    found: dict[str, list[tuple[float, str]]] = {}
-    for path in sorted((reference_root() / "networks").glob("*.json")):
-        try:
-            card = json.loads(read_limited(path, LARGEST_CARD_BYTES))
-            task = str(card["data"]).partition(",")[0]
-            said = f"{card['architecture']['name']} {float(card['accuracy']):.1%}"
-            found.setdefault(task, []).append((float(card["accuracy"]), said))
-        except (ValueError, KeyError, TypeError) as error:
-            raise CorruptFile(f"{path} is no card of a network: {error}") from error
+    found: dict[str, dict[str, list[float]]] = {}
+    for card in committed_cards():
+        task = found.setdefault(card.data.partition(",")[0], {})
+        task.setdefault(card.architecture.name, []).append(card.accuracy)
     return "; ".join(
-        f"on {task}: {', '.join(said for _, said in sorted(rows, reverse=True))}"
-        for task, rows in found.items()
+        f"on {task}: {', '.join(_over_seeds(name, seen) for name, seen in sorted(networks.items()))}"
+        for task, networks in found.items()
     )
+
+
+def _over_seeds(name: str, seen: Sequence[float]) -> str:
+    mean = f"{name} {sum(seen) / len(seen):.1%}"
+    if len(seen) == 1:
+        return f"{mean} (one seed)"
+    return f"{mean} ({min(seen):.1%} to {max(seen):.1%}, {len(seen)} seeds)"
 
 
 def _why_none(options: Sequence[FleetOption]) -> str:

@@ -61,7 +61,7 @@ def _nothing_is_allocated_for_a_bad_file(request, monkeypatch):
 def test_store_then_load_is_the_identity(tmp_path, router):
     architecture = changed(router=router)
     recipe = Recipe(epochs=1, capacities=(0.9, 0.5, 0.2), selection="threshold")
-    model = network(architecture, selection="threshold")
+    model = network(architecture, capacities=recipe.capacities, selection=recipe.selection)
     card = Card(**{**dict(CARD), "architecture": architecture, "recipe": recipe})
     stored = save_checkpoint(model, card, tmp_path / "toy.safetensors")
     loaded, found = load_checkpoint(tmp_path / "toy.safetensors")

@@ -5,8 +5,9 @@ import json
 import pytest
 
 from domain.choice import Choice
-from domain.store import load
+from domain.store import committed_cards, load
 from scenarios.compare import main
+from scenarios.peers import accuracy_seen_here
 from scenarios.reading import LIBRARY
 from tests.scenarios.commands import run
 from tests.scenarios.test_size import SMALL
@@ -82,3 +83,12 @@ def test_base_load_owned_and_peak_rented_lies_between(results):
     hourly = min(float(way["total"]) for way in ways if way["name"].endswith(("on-demand", "spot")))
     assert 0 < float(mixed["total"]) < 2 * hourly
     assert "owned; up to" in mixed["how"]
+
+
+def test_accuracy_seen_here_is_a_mean_over_seeds_with_its_range():
+    said = accuracy_seen_here()
+    for name in {card.architecture.name for card in committed_cards()}:
+        seen = [card.accuracy for card in committed_cards() if card.architecture.name == name]
+        assert said.count(f"{name} {sum(seen) / len(seen):.1%} ") == 1
+        if len(seen) > 1:
+            assert f"({min(seen):.1%} to {max(seen):.1%}, {len(seen)} seeds)" in said
