@@ -139,7 +139,9 @@ class Training:
         """Where this batch's tokens go: everywhere, as far as a drawn budget, or as the router says."""
         recipe, recursions = self.recipe, self.architecture.recursions
         lot, share = torch.rand(2, generator=self.generator).tolist()
-        if lot < recipe.uniform_share:
+        # As long as later recursions are not learned, everything at full depth would only disturb.
+        grows = recipe.warm_from == "first" and epochs < recipe.warm_epochs
+        if lot < recipe.uniform_share and not grows:
             return UNIFORM
         if recipe.budgets is not None:
             low, high = recipe.budgets
