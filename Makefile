@@ -9,6 +9,7 @@ PROFILE_OPTIONS ?= --quick
 TRAIN_OPTIONS ?=
 BENCH_OPTIONS ?=
 SELFTEST_OPTIONS ?=
+TEST_WORKERS ?= 2
 SIZING_OPTIONS ?= --reference
 SEEDS ?= 0
 FAULTS_OPTIONS ?= --output results/reference/faults.json
@@ -79,7 +80,7 @@ train: setup setup-debian ## train the shipped network from the data set on disk
 	@$(py) -m morvit.train $(TRAIN_OPTIONS)
 
 test: setup-dev setup-debian ## every test that needs no GPU
-	@OMP_NUM_THREADS=1 $(py) -m pytest -q -m 'not gpu'
+	@OMP_NUM_THREADS=1 $(py) -m pytest -q -m 'not gpu' -n $(TEST_WORKERS) --dist loadfile
 
 test-gpu: setup-dev ## the tests that need a CUDA device
 	@$(py) -m pytest -q -m gpu

@@ -286,20 +286,22 @@ def learning_rate(step: int, steps: int, recipe: Recipe) -> float:
 def warmed(shares: tuple[float, ...], epochs: float, recipe: Recipe) -> tuple[float, ...]:
     """Capacities on their way to `shares`, by half a cosine over the warm epochs.
 
-    They come down from one, or, where the recipe grows from the first recursion, up from nothing in
-    all but that.
+    They come from one, or, where the recipe grows from the first recursion, from one in that and
+    nothing in the others.
 
     >>> warmed((0.5,), 1.0, Recipe(epochs=4, warm_epochs=2.0))
     (0.75,)
-    >>> warmed((1.0, 0.5), 1.0, Recipe(epochs=4, warm_epochs=2.0, warm_from="first"))
-    (1.0, 0.25)
+    >>> warmed((0.8, 0.5), 1.0, Recipe(epochs=4, warm_epochs=2.0, warm_from="first"))
+    (0.9, 0.25)
     """
     if epochs >= recipe.warm_epochs:
         return shares
     left = (1 + math.cos(math.pi * epochs / recipe.warm_epochs)) / 2
-    started = 1.0 if recipe.warm_from == "full" else 0.0
-    later = tuple(share + (started - share) * left for share in shares)
-    return later if recipe.warm_from == "full" else (shares[0], *later[1:])
+    others = 1.0 if recipe.warm_from == "full" else 0.0
+    started = (1.0,) + (others,) * (len(shares) - 1)
+    return tuple(
+        share + (began - share) * left for share, began in zip(shares, started, strict=True)
+    )
 
 
 def augmented(

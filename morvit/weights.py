@@ -32,7 +32,7 @@ class Recipe(Record):
     `selection` says what inference does. With `budgets` each batch that does not go everywhere has
     a mean depth drawn between the two, so that one checkpoint serves them all; `warm_epochs` go to
     that by half a cosine from full depth (MoR, arXiv 2507.10524, section 2) or from the first
-    recursion alone, which is cheaper and learned sooner here. `turn` is for what has no upside.
+    recursion alone, without batches that go everywhere, which is cheaper and learned sooner here. `turn` is for what has no upside.
     `bias_step` is what loss-free balancing moves a bias by. `distillation` weighs the divergence
     from a teacher's answers against cross-entropy, both softened by `temperature`.
     """

@@ -148,15 +148,15 @@ def test_turning_makes_the_four_turns_of_an_image_and_no_other():
     st.sampled_from(["full", "first"]),
 )
 def test_warming_never_leaves_the_way_between_its_ends(shares, epochs, warm_from):
-    shares = (1.0, *sorted(shares, reverse=True))
+    shares = tuple(sorted(shares, reverse=True))
     recipe = Recipe(epochs=4, warm_epochs=2.0, warm_from=warm_from)
     now = warmed(shares, epochs, recipe)
-    assert now[0] == 1
     if epochs >= 2:
         assert now == shares
     assert all(later <= earlier + 1e-12 for earlier, later in pairwise(now))
+    assert shares[0] - 1e-12 <= now[0] <= 1
     sign = 1 if warm_from == "full" else -1
-    assert all(sign * (a - b) >= -1e-12 for a, b in zip(now, shares, strict=True))
+    assert all(sign * (a - b) >= -1e-12 for a, b in zip(now[1:], shares[1:], strict=True))
 
 
 @pytest.fixture
@@ -236,6 +236,20 @@ def test_budgets_are_drawn_between_their_bounds_after_a_warm_up_from_full_depth(
     assert 0.3 <= min(drawn) < 0.35 < 0.55 < max(drawn) <= 0.6
     share = 1 - len(drawn) / len(later)
     assert share == pytest.approx(recipe.uniform_share, abs=0.12)
+
+
+def test_while_a_network_grows_no_batch_goes_everywhere():
+    grows = {"budgets": (0.4, 0.6), "warm_epochs": 1.0, "warm_from": "first"}
+    training = Training(
+        changed(router="expert-choice"),
+        Recipe(**{**dict(RECIPE), **grows, "uniform_share": 0.5}),
+        0,
+    )
+    early = [training._orders(0.01) for _ in range(60)]
+    assert not any(each.uniform for each in early)
+    assert all(each.capacities[0] == 1 and max(each.capacities[1:]) < 0.01 for each in early)
+    later = [training._orders(1.0).uniform for _ in range(200)]
+    assert sum(later) / len(later) == pytest.approx(0.5, abs=0.12)
 
 
 def test_loss_free_balancing_evens_out_the_depths():
