@@ -24,6 +24,9 @@ WIDTH, HEADS, DEPTH = 64, 2, 12
 SHARED_LAYERS, RECURSIONS = 3, 4
 # Mean share of the recursions that a token of the routed networks enters.
 BUDGET = 0.36
+# Of its training a routed network grows from its first recursion alone for so long. With 25 % one seed
+# in three stood still for two epochs at a loss of 1.0; with 75 % it lost nothing against the others.
+GROWING_SHARE = 0.75
 # Layers of the plain ViT whose throughput is nearest to that of the routed network.
 SHALLOW_DEPTH = 4
 
@@ -79,7 +82,8 @@ def architecture_of(task: Task, network: NetworkName) -> Architecture:
 
 def recipe_of(task: Task, network: NetworkName) -> Recipe:
     """How it is trained: what differs within a task is where tokens go, and for one that it is taught."""
-    setting = SETTINGS[task]
+    setting, route = SETTINGS[task], ROUTES[network]
+    grows = {"warm_epochs": GROWING_SHARE * setting.epochs} if "warm_from" in route else {}
     common = {
         "epochs": setting.epochs,
         "batch": setting.batch,
@@ -89,7 +93,7 @@ def recipe_of(task: Task, network: NetworkName) -> Recipe:
         "precision": "fp32",
         "optimizer": "muon",
     }
-    return Recipe.model_validate({**common, **ROUTES[network]})
+    return Recipe.model_validate({**common, **route, **grows})
 
 
 def _plain(name: str, setting: Setting, depth: int) -> Architecture:
@@ -131,7 +135,6 @@ _ROUTED: dict[str, object] = {
     "capacities": capacities_of_budget(BUDGET, RECURSIONS),
     "budgets": (0.28, 0.45),
     "uniform_share": 0.1,
-    "warm_epochs": 1.5,
     "warm_from": "first",
     "losses": LossWeights(auxiliary=0.01, router_z=0.0, balancing=0.0),
 }

@@ -145,8 +145,6 @@ class Training:
             return UNIFORM
         if recipe.budgets is not None:
             low, high = recipe.budgets
-            if grows:  # patches that enter nothing would teach the first recursion too little
-                low, high = max(low, 1 / recursions), max(high, 1 / recursions)
             budget = low + (high - low) * share
             return Orders(
                 capacities=warmed(capacities_of_budget(budget, recursions), epochs, recipe)
