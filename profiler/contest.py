@@ -1,16 +1,20 @@
 """What the trained networks of the comparison get right: over seeds, by budget, by contrast of defect."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
 
+from domain.complaint import Complaint, CorruptFile, first_error
 from domain.record import Record, Sentence
 from domain.statistics import share_interval
+from domain.store import load, read_limited
 from domain.tables import Cell
 from morvit.data import normalised
 from morvit.evaluation import EVALUATION_BATCH
@@ -26,11 +30,14 @@ CONTROLS: tuple[NetworkName, ...] = ("shallow", "recursive", "random")
 CONTRASTS = tuple(np.linspace(LEAST_CONTRAST, MOST_CONTRAST, 5))
 
 
+Part = Literal["accuracy", "contrast", "packing", "throughput", "compiled"]
+
+
 class Row(Record):
     """One figure: the bar it is held against, its interval, and how it came about.
 
     `met` is None where no bar is set: the figure is shown beside the others. What was not measured
-    has no value, and misses its bar.
+    has no value, and misses its bar. `part` is that of the bench, which can be run anew alone.
     """
 
     bar: Sentence
@@ -41,6 +48,11 @@ class Row(Record):
     seed: Sentence
     command: Sentence
     met: bool | None = None
+    part: Part | None = None
+
+
+STORED = TypeAdapter(list[Row])
+LARGEST_TABLE_BYTES = 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +63,38 @@ class Trained:
     network: NetworkName
     cards: Mapping[int, Card]
     checkpoint: Path | None
+
+
+def parts_named(names: str | None) -> tuple[Part, ...]:
+    """The parts of the bench that a comma-separated list names; all of them without one.
+
+    Raises Complaint. Compiling takes minutes a network: it is done where it is asked for.
+    """
+    known: tuple[Part, ...] = get_args(Part)
+    if names is None:
+        return tuple(each for each in known if each != "compiled")
+    asked = [each.strip() for each in names.split(",")]
+    strange = [each for each in asked if each not in known]
+    if strange:
+        raise Complaint(f"no part {strange[0]!r} of the bench; there are {', '.join(known)}")
+    return tuple(each for each in known if each in asked)
+
+
+def rows_kept(path: Path, parts: Sequence[Part]) -> list[Row]:
+    """Rows of a stored table that are of other parts. Raises CorruptFile."""
+    if not path.exists():
+        return []
+    try:
+        rows = STORED.validate_json(read_limited(path, LARGEST_TABLE_BYTES))
+    except ValidationError as error:
+        raise CorruptFile(f"{path} is no table of the bench: {first_error(error)}") from error
+    return [row for row in rows if row.part is not None and row.part not in parts]
+
+
+def in_order(rows: Iterable[Row]) -> list[Row]:
+    """Rows part by part, as one whole run gives them."""
+    known = get_args(Part)
+    return sorted(rows, key=lambda row: known.index(row.part))
 
 
 def cells_of(row: Row) -> dict[str, Cell]:
@@ -70,8 +114,6 @@ def cells_of(row: Row) -> dict[str, Cell]:
 
 def trained_in(folder: Path) -> list[Trained]:
     """Networks of the comparison in a folder and below it, as `<network>-<task>-<seed>.json`."""
-    from domain.store import load
-
     found = []
     for task in SETTINGS:
         for network in NETWORKS:

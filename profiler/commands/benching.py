@@ -19,12 +19,14 @@ def bench(
         Path | None,
         typer.Option(help="Folder of trained networks and their cards; else the reference."),
     ] = None,
-    compiled: Annotated[
-        bool,
+    parts: Annotated[
+        str | None,
         typer.Option(
-            "--compiled", help="Compiled networks too; takes a compiler and minutes each."
+            help="Of accuracy, contrast, packing, throughput, compiled: these alone; the others' "
+            "rows stay as the reference has them. Else all but compiled, which takes a compiler "
+            "and minutes for each network."
         ),
-    ] = False,
+    ] = None,
     reference: Annotated[
         bool, typer.Option("--reference", help="Replace the committed reference table.")
     ] = False,
@@ -40,29 +42,40 @@ def bench(
 
     from domain.store import reference_root, results_root, write_whole
     from profiler.benching import packing_rows, speed_rows
-    from profiler.contest import Row, accuracy_rows, cells_of, contrast_rows, trained_in
+    from profiler.contest import (
+        Row,
+        accuracy_rows,
+        cells_of,
+        contrast_rows,
+        in_order,
+        parts_named,
+        rows_kept,
+        trained_in,
+    )
     from profiler.environment import usable_cores
 
+    asked = parts_named(parts)
     folder = networks if networks is not None else reference_root() / "networks"
     if not folder.is_dir():
         raise Complaint(f"no folder {folder} of trained networks; run `python -m morvit.train`")
     torch.set_num_threads(usable_cores())
     options = (
-        f"{' --compiled' if compiled else ''}{f' --networks {folder.name}' if networks else ''}"
+        f"{f' --parts {parts}' if parts else ''}{f' --networks {folder.name}' if networks else ''}"
     )
     command = f"python -m profiler bench --seconds {seconds:g}{options}"
     trained = trained_in(folder)
-    rows: list[Row] = []
+    rows = rows_kept(reference_root() / "bench.json", asked) if parts else []
     table, stored = b"[]", results_root() / "selftest" / "bench.json"
-    for found in (
-        accuracy_rows(trained, command),
-        contrast_rows(trained, command),
-        packing_rows(seconds, command),
-        speed_rows(trained, seconds, command),
-        speed_rows(trained, seconds, command, is_compiled=True) if compiled else (),
-    ):
-        for row in found:
-            rows.append(row)
+    found = {
+        "accuracy": accuracy_rows(trained, command),
+        "contrast": contrast_rows(trained, command),
+        "packing": packing_rows(seconds, command),
+        "throughput": speed_rows(trained, seconds, command),
+        "compiled": speed_rows(trained, seconds, command, is_compiled=True),
+    }
+    for part in asked:
+        for row in found[part]:
+            rows = in_order([*rows, Row(**{**dict(row), "part": part})])
             cells = cells_of(row)
             say(f"{cells['met'] or '    '} {cells['value'] or 'n/a'} {row.bar}")
             # After every row: a bench that is cut off has shown what it has.

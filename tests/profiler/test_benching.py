@@ -5,9 +5,9 @@ import torch
 from typer.testing import CliRunner
 
 from domain.card import AtBudget
-from domain.complaint import Complaint
+from domain.complaint import Complaint, CorruptFile
 from domain.record import Executor
-from domain.store import load, save
+from domain.store import load, save, write_whole
 from morvit.data import LabelledImages
 from morvit.inspection import DEFECTS
 from morvit.model import MoRViT
@@ -155,8 +155,29 @@ def test_the_command_stores_a_list_and_says_what_is_missed(networks, tmp_path, m
     assert result.exit_code == 3, result.output  # the controls were not trained
     stored = json.loads((tmp_path / "results" / "selftest" / "bench.json").read_text())
     assert {"bar", "value", "low", "high", "unit", "seed", "command"} <= set(stored[0])
+    assert {row["part"] for row in stored} >= {"accuracy", "throughput"}
+    refused = CliRunner().invoke(app, ["bench", "--parts", "speed"])
+    assert "no part 'speed'" in str(refused.exception)
     refused = CliRunner().invoke(app, ["bench", "--networks", str(tmp_path / "none")])
     assert isinstance(refused.exception, Complaint)
+
+
+def test_a_part_run_anew_leaves_the_rows_of_the_others(networks, tmp_path, monkeypatch):
+    monkeypatch.setenv("MORSIZER_RESULTS", str(tmp_path / "results"))
+    kept = contest.not_measured("of packing", "an earlier command")
+    rows = [contest.Row(**{**dict(kept), "part": part}) for part in ("accuracy", "packing")]
+    reference = tmp_path / "reference"
+    write_whole(reference / "bench.json", json.dumps([row.model_dump() for row in rows]).encode())
+    monkeypatch.setattr("domain.store.reference_root", lambda: reference)
+    monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)
+    arguments = ["bench", "--networks", str(networks), "--parts", "accuracy", "--reference"]
+    assert CliRunner().invoke(app, arguments).exit_code == 3
+    stored = contest.STORED.validate_json((reference / "bench.json").read_bytes())
+    assert [row for row in stored if row.part == "packing"] == [rows[1]]
+    assert rows[0] not in stored
+    assert len(stored) > 2
+    (reference / "bench.json").write_text("[{}]")
+    assert isinstance(CliRunner().invoke(app, arguments).exception, CorruptFile)
 
 
 def test_defects_found_named_and_false_alarms_are_shares_of_the_test_images(tmp_path):
