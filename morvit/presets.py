@@ -22,8 +22,9 @@ WIDTH, HEADS, DEPTH = 64, 2, 12
 # A block of three layers, four times: twelve effective layers of three unique ones. Every patch goes
 # through it once, as through a ViT of three layers; the router chooses who goes on.
 SHARED_LAYERS, RECURSIONS = 3, 4
-# Mean share of the recursions that a token of the routed networks enters.
-BUDGET = 0.36
+# Mean share of the recursions that a token of the routed networks enters. On images set aside for such
+# choices 0.32 lost nothing against 0.36 (94.0 % both, seed 0), and takes a ninth less work.
+BUDGET = 0.32
 # Of its training a routed network grows from its first recursion alone for so long. With 25 % one seed
 # in three stood still for two epochs at a loss of 1.0; with 75 % it lost nothing against the others.
 GROWING_SHARE = 0.75
