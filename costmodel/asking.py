@@ -12,6 +12,7 @@ from costmodel.transfer import device_of
 from domain.architecture import Architecture
 from domain.catalogue import check_precision, devices, energy, resolve_device
 from domain.complaint import Complaint, CorruptFile, first_error
+from domain.defaults import GIVEN_PRICE
 from domain.device import DeviceSpec
 from domain.fit import Fit
 from domain.record import Figure, Precision, Unknown
@@ -135,7 +136,7 @@ def devices_named(
     if price is not None:
         figure = Figure(
             value=float(price),
-            source="--price-usd",
+            source=GIVEN_PRICE,
             read_on=datetime.now(UTC).date().isoformat(),
             confidence="A",
         )

@@ -95,7 +95,12 @@ def _contracts(price: CloudPrice, discount: CommitmentDiscount | None) -> Iterat
 
 def instances_of(rate: HourlyRate, devices: int) -> int:
     """Whole instances that have so many devices: what can not be rented singly is paid for."""
-    return -(-devices // max(1, int(rate.price.gpu_count)))
+    return -(-devices // devices_in(rate))
+
+
+def devices_in(rate: HourlyRate) -> int:
+    """Devices of one instance, which fail together; of a slice of a GPU one."""
+    return max(1, int(rate.price.gpu_count))
 
 
 def rent_of(

@@ -1,10 +1,12 @@
 """A plan in words, in the reader's language: what to buy, what it rests on, what to do first."""
 
+import re
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 
+from domain.defaults import USD_A_MODULE
 from domain.record import Unknown
-from domain.scenario import FleetOption, Ownership, Plan
+from domain.scenario import Assumption, FleetOption, Ownership, Plan
 from domain.units import shown, shown_chance, shown_money, significant
 
 # Defaults that a reader should hear of, as far as a plan rests on them; `hosts` of each class.
@@ -12,6 +14,11 @@ WORTH_SAYING = (
     "price_usd", "finance.staff_per_year", "site.energy_price_per_kwh", "demand.peak_factor",
     "demand.hours_per_day", "promise.device_availability", "finance.tax_rate",
 )  # fmt: skip
+# Defaults of money and shares that say nothing where they are zero.
+SILENT_AT_ZERO = frozenset({"price_usd", "staff_per_year", "tax_rate"})
+PERCENT = frozenset({"device_availability", "tax_rate"})
+# Currencies that readers have a word for; others go by their code.
+CURRENCIES = frozenset({"JPY", "USD", "EUR"})
 # What the acceptance kit measures with.
 KIT_RUNTIME = "eager"
 
@@ -42,24 +49,32 @@ def _sentences(plan: Plan, say: Say) -> Iterator[str]:
         spares=str(chosen.spares),
         batch=str(chosen.batch),
     )
+    if chosen.host_places > 1:
+        yield say(
+            "advice.hosts",
+            hosts=str(chosen.hosts),
+            per_host=str(chosen.devices_per_host),
+            failures=str(scenario.promise.spare_devices),
+            availability=f"{significant(scenario.promise.availability * 100, 5)}%",
+        )
     yield say(
         "advice.cost",
-        total=shown_money(cost.total, currency),
-        low=shown_money(cost.low, currency),
-        high=shown_money(cost.high, currency),
+        total=_money(cost.total, currency, say),
+        low=_money(cost.low, currency, say),
+        high=_money(cost.high, currency, say),
         years=str(cost.horizon_years),
-        yearly=shown_money(cost.equivalent_per_year or Decimal(0), currency),
+        yearly=_money(cost.equivalent_per_year or Decimal(0), currency, say),
     )
     if not isinstance(chosen.promise_probability, Unknown):
         yield say(
-            "advice.sure",
-            chance=shown_chance(chosen.promise_probability),
+            "advice.sure" if scenario.demand.arrivals != "offline" else "advice.sure_offline",
+            chance=_chance(chosen.promise_probability, say),
             p99=shown(_p99_s(chosen), "s"),
             promise=shown(scenario.promise.p99_latency_s, "s"),
             tier=say(f"tier.{chosen.tier}"),
         )
     yield say("advice.full_kept" if chosen.meets_full_depth else "advice.full_broken")
-    yield from _assumed(plan, say)
+    yield from _assumed(plan, chosen, say)
     yield from _what_would_change(plan, chosen, cost, say)
     if chosen.batch_limit_s:
         yield say(
@@ -83,34 +98,78 @@ def _p99_s(option: FleetOption) -> float:
     return option.p99_latency_s if isinstance(seen, Unknown) else seen.value
 
 
-def _assumed(plan: Plan, say: Say) -> Iterator[str]:
+def _money(amount: Decimal, currency: str, say: Say) -> str:
+    return f"{shown_money(amount, currency).removesuffix(currency)}{_named(currency, say)}"
+
+
+def _chance(probability: float, say: Say) -> str:
+    shown_as = shown_chance(probability)
+    for sign, key in ((">", "advice.above"), ("<", "advice.below")):
+        if shown_as.startswith(sign):
+            return say(key, chance=shown_as.removeprefix(sign))
+    return shown_as
+
+
+def _named(currency: str, say: Say) -> str:
+    return say(f"currency.{currency}") if currency in CURRENCIES else currency
+
+
+def _assumed(plan: Plan, chosen: FleetOption, say: Say) -> Iterator[str]:
     site = plan.scenario.site
     if plan.assumptions:
-        named = [
-            say(
-                f"assumed.{field.rpartition('.')[2]}",
-                value=each.value,
-                currency=site.currency,
-                device_class=each.field.split(".")[1],
-            )
+        own_price = f"devices.{chosen.device_id}.price_usd"
+        named = [_priced(each, chosen, say) for each in plan.defaults if each.field == own_price]
+        named += [
+            _default(each, field.rpartition(".")[2], site.currency, say)
             for field in WORTH_SAYING
             for each in plan.defaults
             if each.field == field
-            or (each.field.startswith("hosts.") and each.field.endswith(f".{field}"))
+            or (_is_of_its_host(each, chosen) and each.field.endswith(f".{field}"))
+            if not (field.rpartition(".")[2] in SILENT_AT_ZERO and each.value == "0")
         ]
         yield say(
             "advice.assumes",
             count=str(len(plan.defaults)),
             all=str(len(plan.assumptions)),
-            named="; ".join(named) or "–",
+            named=say("advice.separator").join(named) or "–",
         )
     if site.currency != "USD":
+        day = re.search(r"\d{4}-\d{2}-\d{2}", site.currency_date)
         yield say(
             "advice.exchange",
             rate=f"{site.currency_per_usd.normalize():f}",
-            currency=site.currency,
-            date=site.currency_date[:80],
+            currency=_named(site.currency, say),
+            date=day.group() if day else site.currency_date[:80],
         )
+
+
+def _is_of_its_host(each: Assumption, chosen: FleetOption) -> bool:
+    """Whether it says something of the host that the chosen device sits in."""
+    part, _, rest = each.field.partition(".")
+    return part == "hosts" and rest.partition(".")[0] == chosen.device_class
+
+
+def _priced(each: Assumption, chosen: FleetOption, say: Say) -> str:
+    key = "assumed.module_price" if each.unit == USD_A_MODULE else "assumed.device_price"
+    return say(key, device=chosen.device_name, value=_counted(each.value), date=each.as_of)
+
+
+def _default(each: Assumption, name: str, currency: str, say: Say) -> str:
+    is_host = each.field.startswith("hosts.")
+    return say(
+        f"assumed.{name}",
+        value=f"{float(each.value) * 100:.4g}%" if name in PERCENT else _counted(each.value),
+        currency=_named(currency, say),
+        host=say(f"host.{each.field.split('.')[1]}") if is_host else "",
+    )
+
+
+def _counted(value: str) -> str:
+    """A number with thousands separators, as the assumptions have it."""
+    try:
+        return f"{Decimal(value):,f}"
+    except ArithmeticError:
+        return value
 
 
 def _what_would_change(plan: Plan, chosen: FleetOption, cost: Ownership, say: Say) -> Iterator[str]:
@@ -128,7 +187,7 @@ def _what_would_change(plan: Plan, chosen: FleetOption, cost: Ownership, say: Sa
             "advice.rival_close" if is_close else "advice.rival_far",
             device=rival.device_name,
             count=str(rival.devices),
-            more=shown_money(more, currency),
+            more=_money(more, currency, say),
         )
     for each in chosen.against:
         if each.contract == "on-demand":
@@ -138,6 +197,6 @@ def _what_would_change(plan: Plan, chosen: FleetOption, cost: Ownership, say: Sa
                 yield say(
                     "advice.rent_below",
                     instance=each.instance,
-                    share=f"{significant(float(each.utilisation) * 100)} %",
+                    share=f"{significant(float(each.utilisation) * 100)}%",
                     date=each.as_of,
                 )

@@ -2,21 +2,23 @@
 
 import json
 import tomllib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from decimal import Decimal
 from functools import cache
 
 from domain.catalogue import FOLDER, resolve_device
 from domain.columns import text_of
 from domain.complaint import Complaint
-from domain.device import DeviceClass
+from domain.device import DeviceClass, DeviceSpec
 from domain.hosts import usual_hosts
-from domain.record import Record, Sentence
+from domain.record import Record, Sentence, Unknown
 from domain.scenario import Assumption, Host, Scenario
 
 # Parts of a scenario whose fields may be left out.
 PARTS = ("demand", "promise", "routing", "site", "finance", "cloud", "uncertainty")
 # Fields that have a default but are no quantity that a plan rests on.
+# The source of a price that was given on the command line; the unit of one that is of a module.
+GIVEN_PRICE, USD_A_MODULE = "--price-usd", "USD a module"
 NO_QUANTITY = frozenset({"demand.shifts", "demand.trace", "demand.recording", "site.currency_date"})
 
 
@@ -96,6 +98,35 @@ def _hosts(host: Host, device_class: DeviceClass, given: Collection[str]) -> Ite
             source=source if is_default else "given",
             as_of=as_of if is_default else "",
         )
+
+
+def prices_assumed(devices: Iterable[DeviceSpec]) -> Iterator[Assumption]:
+    """The price of each device with what it is of and from when; where nobody gave one, a default.
+
+    A module's price has no carrier board, case and power supply in it: its unit and source say so.
+    """
+    for device in devices:
+        price = device.price_usd
+        if isinstance(price, Unknown):
+            continue
+        is_default, is_module = price.source != GIVEN_PRICE, _is_module(device)
+        basis = f"{device.price_basis}; " if device.price_basis else ""
+        extra = "; carrier board, case and power supply come on top: get a quote"
+        yield Assumption(
+            field=f"devices.{device.id}.price_usd",
+            value=_shown(price.value),
+            unit=USD_A_MODULE if is_module and is_default else "USD a device",
+            is_default=is_default,
+            source=f"{basis}{price.source} (confidence {price.confidence}){extra * is_module}"
+            if is_default
+            else "given",
+            as_of=(device.price_date or price.read_on) if is_default else "",
+        )
+
+
+def _is_module(device: DeviceSpec) -> bool:
+    """Whether the price is of a bare module; development kits bring board and power supply."""
+    return "module" in device.form_factor and "kit" not in device.price_basis
 
 
 def _is_idle(scenario: Scenario, key: str) -> bool:

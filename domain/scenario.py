@@ -304,7 +304,11 @@ class BreakEven(Record):
 
 
 class FleetOption(Record):
-    """One device type that could serve the scenario, or the reason why it can not."""
+    """One device type that could serve the scenario, or the reason why it can not.
+
+    `host_places` is how many devices its host could hold, `devices_per_host` how many it is to
+    hold at most: a host fails with all of them.
+    """
 
     device_id: str
     device_name: str
@@ -320,12 +324,15 @@ class FleetOption(Record):
     servers: int = 0
     spares: int = 0
     hosts: int = 0
+    devices_per_host: int = 1
+    host_places: int = 1
     peak_power_w: NonNegative | Unknown = 0.0
     full_depth_p99_s: NonNegative | Unknown = Unknown(reason="not asked")
     promise_probability: Share | Unknown = Unknown(reason="not asked")
     replayed_p99_s: Estimate | Unknown = Unknown(reason="not replayed")
     simulated_p99_s: Estimate | Unknown = Unknown(reason="not simulated")
     batch_limit_s: NonNegative = 0.0
+    device_class: DeviceClass | None = None
     against: tuple[BreakEven, ...] = ()
     notes: tuple[Sentence, ...] = ()
 

@@ -94,7 +94,7 @@ def lines_table(option: FleetOption, ownership: Ownership, say: Say) -> Table:
     currency = ownership.currency
     lines = tuple(
         (
-            Cell(line.name),
+            Cell(say(f"line.{line.name}")),
             bounded(line.amount, line.low, line.high, currency, say),
             Cell(line.how),
         )
@@ -129,7 +129,7 @@ def cash_table(ownership: Ownership, say: Say) -> Table:
         caption=say("plan.cash", currency=currency),
         columns=(say("plan.line"), say("plan.today"), *years, say("plan.total")),
         rows=(
-            *(row(line.name, line.by_year) for line in moving),
+            *(row(say(f"line.{line.name}"), line.by_year) for line in moving),
             row(say("plan.total"), ownership.by_year),
         ),
         total_rows=1,

@@ -26,11 +26,13 @@ from domain.scenario import Drift, Finance, Ownership, Promise, Scenario, Site
 from domain.shell import emit, format_named, run_shell, say
 from domain.store import load, reference_root, results_root, save, stored_fits
 from domain.tables import Cell, rendered
+from scenarios.candidates import Candidate, candidates_of
 from scenarios.fleet import described, least_for_load, queue_of
 from scenarios.forecasting import forecasts_of
+from scenarios.pricing import priced
 from scenarios.queueing import allen_cunneen_s, erlang_c, mdc_wait_s, mgc_wait_s
 from scenarios.simulate import Simulated, simulate
-from scenarios.sizing import Candidate, candidates_of, option_of, priced
+from scenarios.sizing import option_of
 
 LOADS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 SERVERS = (1, 2, 8)

@@ -60,17 +60,33 @@ def _row(row: list[str], width: int, number: int, before: float) -> list[float]:
 
 
 def recording_of(path: Path, times_s: NDArray[np.float64]) -> Recording:
-    """What a trace says of itself. Its span has one mean gap more than it shows, after the last."""
+    """What a trace says of itself."""
+    return described(times_s, hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+def described(times_s: NDArray[np.float64], sha256: str) -> Recording:
+    """What arrivals from that file are like. Their span is one mean gap more than it shows."""
     bursts, sizes = np.unique(times_s, return_counts=True)
     gaps = np.diff(bursts)
     span_s = float((times_s[-1] - times_s[0]) * len(bursts) / (len(bursts) - 1))
     return Recording(
-        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        sha256=sha256,
         images=len(times_s),
         span_s=span_s,
         gap_variation=float(gaps.var() / gaps.mean() ** 2),
         largest_burst=int(sizes.max()),
     )
+
+
+def thinned(
+    times_s: NDArray[np.float64], share: float, random: np.random.Generator
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Each image to the one side with that probability, else to the other, whatever came before.
+
+    What a dispatcher does that looks at nothing; of Poisson arrivals it makes two such streams.
+    """
+    is_of_one = random.random(len(times_s)) < share
+    return times_s[is_of_one], times_s[~is_of_one]
 
 
 def at_rate(times_s: NDArray[np.float64], img_per_s: float) -> NDArray[np.float64]:

@@ -8,11 +8,12 @@ from domain.complaint import Complaint
 from domain.device import DeviceSpec
 from domain.fit import Fit
 from domain.scenario import Drift, Ownership, Scenario, Site
+from scenarios.candidates import Forecasts
 from scenarios.choosing import candidate_of
 from scenarios.forecasting import forecasts_of
 from scenarios.partition import Cell
 from scenarios.sensitivity import Holding, holding_of
-from scenarios.sizing import Forecasts, option_of
+from scenarios.sizing import option_of
 
 MOST_CELLS = 1_000_000
 

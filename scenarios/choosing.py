@@ -24,10 +24,12 @@ from domain.scenario import (
     Promise,
     Scenario,
 )
-from scenarios.cloud import cheapest_rates, rented
+from scenarios.candidates import Candidate, Forecasts, candidates_of
+from scenarios.cloud import cheapest_rates, rented, to_rent
 from scenarios.demand import Times
+from scenarios.pricing import demands_of
 from scenarios.sensitivity import Holding, holding_of, scaled
-from scenarios.sizing import Candidate, Forecasts, candidates_of, demands_of, option_of, plan_of
+from scenarios.sizing import option_of, plan_of
 
 # Of each kind, so many of the quickly sized fleets are sized again, image by image.
 MOST_REFINED = 2
@@ -106,7 +108,10 @@ def _counted(option: FleetOption) -> str:
         if option.sites == 1
         else (f": {option.sites} sites of {option.servers} and {option.spares} spare")
     )
-    return f"{option.devices} × {option.device_name}{spares}, batches of up to {option.batch}"
+    hosts = f" in {option.hosts} hosts" if option.host_places > 1 else ""
+    return (
+        f"{option.devices} × {option.device_name}{hosts}{spares}, batches of up to {option.batch}"
+    )
 
 
 def candidate_of(scenario: Scenario, forecasts: Forecasts, batch: int) -> Candidate:
@@ -160,7 +165,7 @@ def rented_ways(
     refined: dict[str, Found] = {}
     for name in sorted({found.option.device_id for found in best.values()}):
         option = option_of(away, devices[name], forecasts[name], recorded_s)
-        by_load = fleets_by_load(away, devices[name], forecasts[name])
+        by_load = fleets_by_load(away, devices[name], forecasts[name], recorded_s)
         for contract, found in _rented(scenario, option, offered[name], by_load):
             if contract not in refined or found.cost.total < refined[contract].cost.total:
                 refined[contract] = found
@@ -177,15 +182,17 @@ def _rented(
     if option.reason:
         return
     demands = demands_of(scenario)
-    most_sites = max(demand.sites for demand in demands)
     for contract, rate in rates.items():
         up = 1 - scenario.cloud.spot_interrupted_share if contract == "spot" else 1.0
         # All sites share one place: spares of each, and what stands in for interrupted ones.
-        counts = [math.ceil(option.devices * demand.sites / most_sites / up) for demand in demands]
+        counts = [
+            math.ceil(to_rent(scenario, rate, option.servers, demand.sites) / up)
+            for demand in demands
+        ]
         if by_load and not rate.is_paid_idle:
             sites = scenario.demand.sites
             needed = {
-                load: math.ceil(sites * (each.servers + each.spares) / up)
+                load: math.ceil(to_rent(scenario, rate, each.servers, sites) / up)
                 for load, each in by_load.items()
             }
             cost = rent_by_load(scenario, rate, needed)
@@ -198,7 +205,7 @@ def _rented(
                 contract,
                 Found(
                     kind="cloud",
-                    option=option,
+                    option=_counting(option, max(counts)),
                     cost=cost,
                     rent=cost.total,
                     rate=rate,
@@ -208,15 +215,23 @@ def _rented(
             )
 
 
+def _counting(option: FleetOption, devices: int) -> FleetOption:
+    """The option with as many devices as are rented."""
+    fields = {name: getattr(option, name) for name in FleetOption.model_fields}
+    return FleetOption(**{**fields, "devices": devices})
+
+
 def fleets_by_load(
-    scenario: Scenario, device: DeviceSpec, forecasts: Forecasts
+    scenario: Scenario, device: DeviceSpec, forecasts: Forecasts, recorded_s: Times | None = None
 ) -> dict[float, FleetOption]:
     """The fleet that each load of the shift calendar needs; nothing where loads are alike."""
     levels = sorted({load for _, load in scenario.demand.hours_at_load})
     if len(levels) < 2 or scenario.stages or scenario.demand.growth_per_year:
         return {}
     fleets = {
-        load: option_of(changed(scenario, demand=up_to(scenario.demand, load)), device, forecasts)
+        load: option_of(
+            changed(scenario, demand=up_to(scenario.demand, load)), device, forecasts, recorded_s
+        )
         for load in levels
     }
     return {} if any(option.reason for option in fleets.values()) else fleets

@@ -5,7 +5,7 @@ from decimal import Decimal
 
 from costmodel.drawn import power_of
 from costmodel.ownership import energy_price
-from costmodel.renting import break_even, instances_of, rates_for, rent_of
+from costmodel.renting import break_even, devices_in, instances_of, rates_for, rent_of
 from domain.catalogue import cloud_prices, commitment_discounts
 from domain.device import DeviceSpec
 from domain.prediction import Prediction
@@ -14,7 +14,8 @@ from domain.record import Unknown
 from domain.scenario import BreakEven, Demand, FleetOption, Ownership, Scenario
 from domain.units import HOURS_PER_YEAR
 from scenarios.demand import load_share
-from scenarios.sizing import demands_of
+from scenarios.placing import devices_to_rent
+from scenarios.pricing import demands_of
 
 
 def cheapest_rates(device_id: str) -> dict[Contract, HourlyRate]:
@@ -48,7 +49,7 @@ def rented(
 def against_renting(
     scenario: Scenario, option: FleetOption, device: DeviceSpec, prediction: Prediction
 ) -> tuple[BreakEven, ...]:
-    """Owning the option's fleet against renting as many of the same device, spares too."""
+    """Owning the option's fleet against renting the same device, with spares that keep as much."""
     if not isinstance(option.ownership, Ownership):
         return ()
     return tuple(_against(scenario, option, option.ownership, device, prediction))
@@ -62,10 +63,9 @@ def _against(
     prediction: Prediction,
 ) -> Iterator[BreakEven]:
     demands = demands_of(scenario)
-    most_sites = max(demand.sites for demand in demands)
-    counts = [option.devices * demand.sites // most_sites for demand in demands]
     hours = sum(map(hours_of, demands)) / len(demands)
     for rate in cheapest_rates(option.device_id).values():
+        counts = [to_rent(scenario, rate, option.servers, demand.sites) for demand in demands]
         rent = rented(scenario, rate, counts, owned.images)
         if isinstance(rent, Ownership):
             yield break_even(
@@ -77,6 +77,11 @@ def _against(
                 busy_energy(scenario, option, device, prediction),
                 scenario.finance.discount_rate,
             )
+
+
+def to_rent(scenario: Scenario, rate: HourlyRate, servers: int, sites: int) -> int:
+    """Devices to rent for so many that serve at each site: an instance fails with all of its own."""
+    return devices_to_rent(servers, sites, scenario.promise, devices_in(rate))
 
 
 def hours_of(demand: Demand) -> float:

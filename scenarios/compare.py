@@ -14,6 +14,7 @@ import typer
 from domain.catalogue import devices as catalogue_devices
 from domain.choice import Choice, PeerCost, Swing, Way
 from domain.complaint import BrokenPromise, Complaint
+from domain.defaults import prices_assumed
 from domain.device import DeviceSpec
 from domain.fit import Fit
 from domain.record import Estimate, Unknown
@@ -22,17 +23,20 @@ from domain.shell import emit, format_named, run_shell
 from domain.store import results_root, save, stored_fits
 from domain.tables import Cell, Format, rendered
 from domain.units import shown, shown_chance, shown_money, significant
+from scenarios.candidates import Forecasts
 from scenarios.choosing import Found, candidate_of, owned_ways, rented_ways
 from scenarios.forecasting import devices_of, forecasts_of
 from scenarios.mixing import mixed_ways
 from scenarios.peers import accuracy_seen_here, peers_of
 from scenarios.reading import Asked, read_asked
 from scenarios.sensitivity import Drawn, Holding, drawn, holding_of, log_sd
-from scenarios.sizing import Forecasts, plan_of
+from scenarios.sizing import plan_of
 from scenarios.swings import measuring_of, swings_of
 
 # Fleets of the catalogue whose measuring is asked about and which a tornado may switch between.
 MOST_HOLDINGS = 8
+# Of what was refused, so much is said in a table; JSON has all.
+MOST_REFUSED = 5
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -89,10 +93,11 @@ def choice_of(
     scenario = asked.scenario
     forecasts = forecasts_of(scenario, devices, fits)
     owned, refused = owned_ways(scenario, forecasts, devices, asked.recorded_s)
+    mixed, not_mixed = mixed_ways(scenario, forecasts, devices, owned, asked.recorded_s)
     ways = [
         *owned,
         *rented_ways(scenario, forecasts, devices, asked.recorded_s),
-        *mixed_ways(scenario, forecasts, devices, owned),
+        *mixed,
     ]
     began, began_cpu = time.perf_counter(), time.process_time()
     holdings = holdings_of(scenario, forecasts, devices)
@@ -102,7 +107,7 @@ def choice_of(
     return Choice(
         scenario=scenario,
         ways=tuple(_ways(scenario, ways, draws, seed)),
-        refused=tuple(refused),
+        refused=(*not_mixed, *refused),
         peers=tuple(peers_of(scenario, ways, devices, fits)),
         swings=tuple(sorted(swings_of(scenario, near), key=_width, reverse=True)),
         measuring=tuple(measuring_of(scenario, near)),
@@ -115,7 +120,10 @@ def choice_of(
             (name, seen.cheapest(name), seen.promise(name))
             for name in sorted(seen.costs, key=lambda each: -seen.cheapest(each))[:MOST_HOLDINGS]
         ),
-        assumptions=asked.assumptions,
+        assumptions=(
+            *asked.assumptions,
+            *prices_assumed(devices[name] for name in sorted(scenario.devices) if name in devices),
+        ),
         made_by="python -m scenarios.compare",
     )
 
@@ -241,7 +249,7 @@ def _as_text(choice: Choice, stored: Path, shape: Format) -> str:
         "same promise, same spares, same people; the network to the cloud and back is in its p99",
         "the same accuracy is not shown: a saving counts only where your own images say so"
         + (f"; seen here, {seen}" if (seen := accuracy_seen_here()) else ""),
-        *(f"refused: {name}: {reason}" for name, reason in choice.refused[:3]),
+        *(f"refused: {name}: {reason}" for name, reason in choice.refused[:MOST_REFUSED]),
         f"stored: {stored}",
     ]
     return "\n".join(part for part in parts if part) + "\n" + "".join(f"- {x}\n" for x in lines)

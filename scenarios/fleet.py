@@ -6,10 +6,11 @@ break its promise every other time.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from domain.demand import Demand
 from domain.record import Estimate
@@ -17,7 +18,7 @@ from domain.scenario import Promise
 from domain.units import shown
 from scenarios.demand import Times, arrivals_s, burst_of, bursts_per_s
 from scenarios.queueing import batched_quantile_s, burst_latency_s
-from scenarios.replay import WARM_UP_SHARE, Replayed, over_groups, replay
+from scenarios.replay import Line, Replayed, over_groups, replay_in_time
 from scenarios.service import Service
 
 MOST_DEVICES = 100_000
@@ -61,6 +62,7 @@ class Queue:
     service: Service
     arrived_s: Times | None
     stretch: Times | None
+    _seen: dict[tuple[int, float], Replayed] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def factor(self) -> float:
@@ -73,32 +75,46 @@ class Queue:
 
     def replayed(self, servers: int, factor: float) -> Replayed:
         """The queue with every batch `factor` times as long as is likely."""
-        assert self.arrived_s is not None, "asked before"
-        return replay(
-            self.arrived_s,
-            self.service.times(factor),
-            servers=servers,
-            timeout_s=self.promise.batch_timeout_s,
-            stretch=self.stretch,
-        )
+        found = self._replayed(servers, factor, 1.0)
+        assert found is not None, "no more than all can be late"
+        return found
 
     def p99_s(self, servers: int, factor: float) -> Estimate:
         """99th percentile of latency, with its 90 % interval from consecutive groups."""
         return over_groups(
-            self._typical(servers, factor),
+            self.replayed(servers, factor).typical_s,
             lambda group: float(np.quantile(group, PROMISED_SHARE)),
             0.9,
         )
 
     def holds(self, servers: int, factor: float) -> bool:
-        """Whether 99 of 100 images are answered in time."""
-        late = self._typical(servers, factor) > self.promise.p99_latency_s * ROUNDING
-        return bool(late.mean() <= 1 - PROMISED_SHARE)
+        """Whether 99 of 100 images are answered in time; if not, it is known early on."""
+        seen = self._replayed(servers, factor, 1 - PROMISED_SHARE)
+        return seen is not None and bool(self._late(seen).mean() <= 1 - PROMISED_SHARE)
 
-    def _typical(self, servers: int, factor: float) -> Times:
-        """Latencies without the first ones, which meet an empty queue."""
-        latencies_s = self.replayed(servers, factor).latencies_s
-        return latencies_s[math.ceil(len(latencies_s) * WARM_UP_SHARE) :]
+    def _late(self, seen: Replayed) -> NDArray[np.bool_]:
+        return seen.typical_s > self._limit_s
+
+    @property
+    def _limit_s(self) -> float:
+        return self.promise.p99_latency_s * ROUNDING
+
+    def _replayed(self, servers: int, factor: float, most_late: float) -> Replayed | None:
+        """The queue to its end, once; None where more than that share are late."""
+        assert self.arrived_s is not None, "asked before"
+        if (servers, factor) not in self._seen:
+            line = Line(
+                self.arrived_s,
+                self.service.times(factor),
+                servers=servers,
+                timeout_s=self.promise.batch_timeout_s,
+                stretch=self.stretch,
+            )
+            found = replay_in_time(line, self._limit_s, most_late)
+            if found is None:
+                return None
+            self._seen[servers, factor] = found
+        return self._seen[servers, factor]
 
 
 def queue_of(

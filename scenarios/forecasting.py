@@ -12,8 +12,8 @@ from domain.prediction import Prediction, Refusal
 from domain.routing import RoutingDistribution
 from domain.scenario import Scenario
 from domain.workload import Workload
+from scenarios.candidates import Forecasts
 from scenarios.reading import routings_of
-from scenarios.sizing import Forecasts
 
 
 def batches_of(largest: int) -> tuple[int, ...]:

@@ -16,9 +16,9 @@ from domain.scenario import Plan, Scenario
 from domain.statistics import median_of_runs
 from domain.units import shown
 from scenarios.fleet import Queue, fleet_of, queue_of
+from scenarios.pricing import demands_of
 from scenarios.sensitivity import log_sd
 from scenarios.service import Service
-from scenarios.sizing import demands_of
 
 # One clean failure decides; else what could not be judged does.
 WORST_FIRST: tuple[Verdict, ...] = ("fail", "disturbed", "invalid")

@@ -1,36 +1,9 @@
-"""What bounds a fleet beside its load: devices that fail, hosts, racks."""
-
-from scipy.stats import binom
+"""What bounds a fleet beside its load: hosts and racks."""
 
 from domain.device import DeviceSpec
 from domain.record import Unknown
-from domain.scenario import Host, Promise, Site
+from domain.scenario import Host, Site
 from domain.units import shown
-
-MOST_SPARES = 100_000
-
-
-def spares_for(servers: int, promise: Promise) -> int:
-    """Devices beside `servers` so that `servers` are up for the promised share of the time.
-
-    Devices fail one by one, each up for `device_availability` of the time: the binomial tail. At
-    least the spare devices that the promise asks for.
-
-    >>> spares_for(10, Promise(p99_latency_s=1.0, spare_devices=0, availability=0.999))
-    2
-    """
-
-    def suffices(spares: int) -> bool:
-        down = binom.sf(spares, servers + spares, 1 - promise.device_availability)
-        return bool(1 - down >= promise.availability)
-
-    low, high = promise.spare_devices - 1, promise.spare_devices
-    while not suffices(high):
-        low, high = high, min(2 * high + 1, MOST_SPARES)
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if suffices(middle) else (middle, high)
-    return high
 
 
 def host_within(host: Host, device: DeviceSpec) -> Host | str:
@@ -53,8 +26,13 @@ def host_within(host: Host, device: DeviceSpec) -> Host | str:
                 f"a host of {host.memory_gb:g} GB has no room for the "
                 f"{host.memory_gb_per_device:g} GB that each device needs"
             )
+    return filled_with(host, most)
+
+
+def filled_with(host: Host, devices: int) -> Host:
+    """The host with no more than so many devices in it."""
     fields = {name: getattr(host, name) for name in Host.model_fields}
-    return Host(**{**fields, "devices_per_host": most})
+    return Host(**{**fields, "devices_per_host": devices})
 
 
 def racks_exceeded(devices: int, hosts: int, device: DeviceSpec, host: Host, site: Site) -> str:

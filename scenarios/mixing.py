@@ -10,13 +10,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
+import numpy as np
+
 from costmodel.ownership import summed
-from domain.demand import Demand
+from domain.demand import Demand, Stage
 from domain.device import DeviceSpec
 from domain.prices import HourlyRate
 from domain.record import Unknown
 from domain.scenario import CostLine, Finance, FleetOption, Ownership, Promise, Scenario
 from domain.units import significant
+from scenarios.arrivals import described, thinned
+from scenarios.candidates import Forecasts
 from scenarios.choosing import (
     Found,
     added,
@@ -27,22 +31,39 @@ from scenarios.choosing import (
     rent_by_load,
     up_to,
 )
-from scenarios.cloud import cheapest_rates
+from scenarios.cloud import cheapest_rates, to_rent
+from scenarios.demand import Times
+from scenarios.fleet import SEED
 from scenarios.sensitivity import Holding, holding_of, scaled
-from scenarios.sizing import Forecasts, option_of
+from scenarios.sizing import option_of
 
 # Splits that are tried: so many steps from all boards to all servers.
-STEPS = 16
+STEPS, STEPS_OF_A_TRACE = 16, 8
+# Of a recorded trace, what a rate can be told from.
+FEWEST_INSTANTS = 2
 # As sure as a scenario may ask to be.
 MOST_SURE = 0.999
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Half:
+    """A scenario with its share of the demand; of a recorded trace the images that are its own."""
+
+    scenario: Scenario
+    recorded_s: Times | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
     """One kind of device with the share of the demand that it serves, and its fleet."""
 
-    scenario: Scenario
+    half: Half
     option: FleetOption
+
+    @property
+    def scenario(self) -> Scenario:
+        """What it serves."""
+        return self.half.scenario
 
     @property
     def cost(self) -> Ownership:
@@ -63,26 +84,32 @@ class Workshop:
     boards: Sequence[str]
     servers: Sequence[str]
 
-    def part(self, scenario: Scenario, name: str, *, is_replayed: bool) -> Part | None:
+    def part(self, half: Half, name: str, *, is_replayed: bool) -> Part | None:
         """The fleet of one device for one share of the demand; None where none keeps it."""
         option = option_of(
-            scenario, self.devices[name], self.forecasts[name], is_replayed=is_replayed
+            half.scenario,
+            self.devices[name],
+            self.forecasts[name],
+            half.recorded_s,
+            is_replayed=is_replayed,
         )
         if option.reason or isinstance(option.ownership, Unknown):
             return None
-        return Part(scenario=scenario, option=option)
+        return Part(half=half, option=option)
 
     def again(self, parts: Parts) -> Parts | None:
         """The same, sized image by image."""
-        sized = [
-            self.part(each.scenario, each.option.device_id, is_replayed=True) for each in parts
-        ]
+        sized = [self.part(each.half, each.option.device_id, is_replayed=True) for each in parts]
         return None if None in sized else tuple(each for each in sized if each is not None)
 
-    def splits(self, scenario: Scenario) -> Iterator[Parts]:
-        """Boards and servers together, by closed form, at every step of the split."""
-        for step in range(1, STEPS):
-            halves = halves_of(scenario, step / STEPS)
+    def splits(self, whole: Half) -> Iterator[Parts]:
+        """Boards and servers together, by closed form, at every step of the split.
+
+        A recorded trace is followed image by image each time, so at fewer steps.
+        """
+        steps = STEPS if whole.recorded_s is None else STEPS_OF_A_TRACE
+        for step in range(1, steps):
+            halves = halves_of(whole, step / steps)
             if halves is None:
                 continue
             boards = [self.part(halves[0], name, is_replayed=False) for name in self.boards]
@@ -92,39 +119,78 @@ class Workshop:
                     if board and server:
                         yield board, server
 
-    def alone(self, scenario: Scenario) -> Iterator[Parts]:
+    def alone(self, whole: Half) -> Iterator[Parts]:
         """One kind of device for all."""
         for name in (*self.boards, *self.servers):
-            if part := self.part(scenario, name, is_replayed=False):
+            if part := self.part(whole, name, is_replayed=False):
                 yield (part,)
 
 
-def halves_of(scenario: Scenario, share: float) -> tuple[Scenario, Scenario] | None:
+def halves_of(whole: Half, share: float) -> tuple[Half, Half] | None:
     """The scenario for boards with that share of the demand, and for servers with the rest.
 
-    Of a takt whole cameras; None where a part would have none. What is paid once (people, network,
-    installation, removal) is paid with the boards.
+    Of a takt whole cameras, in every stage; of a recorded trace each image by itself (thinning);
+    None where a part would have none. What is paid once (people, network, installation, removal)
+    is paid with the boards.
     """
-    scenario, demand = surer(scenario), scenario.demand
-    fields = {name: getattr(demand, name) for name in Demand.model_fields}
-    if demand.arrivals == "takt":
-        some = round(demand.cameras * share)
-        if not 0 < some < demand.cameras:
-            return None
-        parts = [Demand(**{**fields, "cameras": n}) for n in (some, demand.cameras - some)]
-    else:
-        parts = [
-            Demand(**{**fields, "period_s": demand.period_s / part}) for part in (share, 1 - share)
-        ]
-    nothing = Decimal(0)
+    scenario = surer(whole.scenario)
     once = dict.fromkeys(
-        ("staff_per_year", "network_price", "installation", "decommissioning"), nothing
+        ("staff_per_year", "network_price", "installation", "decommissioning"), Decimal(0)
     )
     finance = {name: getattr(scenario.finance, name) for name in Finance.model_fields}
+    with_boards, with_servers = scenario, changed(scenario, finance=Finance(**{**finance, **once}))
+    if whole.recorded_s is not None:
+        random = np.random.default_rng((SEED, round(share * 1e9)))
+        boards_s, servers_s = thinned(whole.recorded_s, share, random)
+        halves = (
+            _recorded(with_boards, whole, boards_s),
+            _recorded(with_servers, whole, servers_s),
+        )
+        return None if None in halves else halves  # type: ignore[return-value]
+    if scenario.demand.arrivals != "takt":
+        return (
+            Half(scenario=_slower(with_boards, share)),
+            Half(scenario=_slower(with_servers, 1 - share)),
+        )
+    counts = [scenario.demand.cameras, *(stage.cameras for stage in scenario.stages)]
+    some = [round(count * share) for count in counts]
+    rest = [count - less for count, less in zip(counts, some, strict=True)]
+    if not all([*some, *rest]):
+        return None
     return (
-        changed(scenario, demand=parts[0]),
-        changed(scenario, demand=parts[1], finance=Finance(**{**finance, **once})),
+        Half(scenario=_with_cameras(with_boards, some)),
+        Half(scenario=_with_cameras(with_servers, rest)),
     )
+
+
+def _recorded(scenario: Scenario, whole: Half, times_s: Times) -> Half | None:
+    """The scenario with those images of the whole trace alone; None where they are too few."""
+    assert whole.recorded_s is not None
+    recording = scenario.demand.recording
+    if recording is None or len(np.unique(times_s)) < FEWEST_INSTANTS:
+        return None
+    slower = _slower(scenario, len(times_s) / len(whole.recorded_s))
+    fields = {name: getattr(slower.demand, name) for name in Demand.model_fields}
+    own = described(times_s, recording.sha256)
+    demand = Demand(**{**fields, "recording": own})
+    return Half(scenario=changed(slower, demand=demand), recorded_s=times_s)
+
+
+def _slower(scenario: Scenario, share: float) -> Scenario:
+    fields = {name: getattr(scenario.demand, name) for name in Demand.model_fields}
+    demand = Demand(**{**fields, "period_s": scenario.demand.period_s / share})
+    return changed(scenario, demand=demand)
+
+
+def _with_cameras(scenario: Scenario, counts: Sequence[int]) -> Scenario:
+    """The scenario with other cameras, of the demand and of each stage."""
+    fields = {name: getattr(scenario.demand, name) for name in Demand.model_fields}
+    stages = tuple(
+        Stage(**{**dict(stage), "cameras": count})
+        for stage, count in zip(scenario.stages, counts[1:], strict=True)
+    )
+    demand = Demand(**{**fields, "cameras": counts[0]})
+    return changed(scenario, demand=demand, stages=stages)
 
 
 def surer(scenario: Scenario) -> Scenario:
@@ -139,13 +205,13 @@ def mixed_ways(
     forecasts: Mapping[str, Forecasts],
     devices: Mapping[str, DeviceSpec],
     owned: Sequence[Found],
-) -> list[Found]:
+    recorded_s: Times | None = None,
+) -> tuple[list[Found], list[tuple[str, str]]]:
     """The cheapest split over boards and servers, and the cheapest base with a rented peak.
 
-    None where arrivals are a recorded trace or come in stages: how they split is not known.
+    Beside them what was not found, and why.
     """
-    if scenario.demand.arrivals == "trace" or scenario.stages:
-        return []
+    whole = Half(scenario=scenario, recorded_s=recorded_s)
     shop = Workshop(
         forecasts=forecasts,
         devices=devices,
@@ -153,17 +219,33 @@ def mixed_ways(
         servers=[way.option.device_id for way in owned if way.kind == "on-premises"],
     )
     found: list[Found] = []
-    split = min(shop.splits(scenario), key=_total, default=None)
+    why_not: list[tuple[str, str]] = []
+    split = min(shop.splits(whole), key=_total, default=None)
     if split is not None and (parts := shop.again(split)) is not None:
         found.append(_owned(scenario, parts, shop))
+    else:
+        why_not.append(("boards and servers together", _why_no_split(whole, shop)))
     away = nearer(scenario)
     loads = sorted({load for _, load in scenario.demand.hours_at_load})
-    if away is not None and not scenario.demand.growth_per_year:
+    if scenario.stages or scenario.demand.growth_per_year:
+        why_not += [("own the base, rent the peak", GROWS)] if len(loads) > 1 else []
+    elif away is not None:
         bursts = [
-            burst for level in loads[:-1] if (burst := _burst(scenario, away, shop, level, loads))
+            burst for level in loads[:-1] if (burst := _burst(whole, away, shop, level, loads))
         ]
         found += sorted(bursts, key=lambda each: each.cost.total)[:1]
-    return found
+    return found, why_not
+
+
+GROWS = "where demand grows or comes in stages, what is rented beyond the base differs every year"
+
+
+def _why_no_split(whole: Half, shop: Workshop) -> str:
+    if not shop.boards or not shop.servers:
+        return "wanted a fleet of boards and one of servers that keep the promise at a known price"
+    if halves_of(whole, 1 / 2) is None:
+        return "one camera, or too few recorded images, for two parts: nothing to split"
+    return "no split keeps the promise in both of its parts as surely as both together must"
 
 
 def _total(parts: Parts) -> Decimal:
@@ -171,17 +253,27 @@ def _total(parts: Parts) -> Decimal:
 
 
 def _burst(
-    scenario: Scenario, away: Scenario, shop: Workshop, level: float, loads: Sequence[float]
+    whole: Half, away: Scenario, shop: Workshop, level: float, loads: Sequence[float]
 ) -> Found | None:
-    """Own what serves up to `level` of the full rate, rent the rest while there is more."""
-    base = surer(changed(scenario, demand=up_to(scenario.demand, level)))
+    """Own what serves up to `level` of the full rate, rent the rest while there is more.
+
+    A trace keeps its pattern on both sides, at the rate of each: its bursts are not thinned.
+    """
+    scenario = whole.scenario
+    base = Half(
+        scenario=surer(changed(scenario, demand=up_to(scenario.demand, level))),
+        recorded_s=whole.recorded_s,
+    )
     quick = min([*shop.alone(base), *shop.splits(base)], key=_total, default=None)
     parts = None if quick is None else shop.again(quick)
-    rented = _rented(scenario, surer(away), shop, {load: max(0.0, load - level) for load in loads})
+    beyond = {load: max(0.0, load - level) for load in loads}
+    rented = _rented(
+        scenario, Half(scenario=surer(away), recorded_s=whole.recorded_s), shop, beyond
+    )
     if parts is None or rented is None:
         return None
     rate, option, needed, rent = rented
-    own = _owned(base, parts, shop)
+    own = _owned(base.scenario, parts, shop)
     hours = sum(hours for hours, load in scenario.demand.hours_at_load if needed[load])
     return replace(
         own,
@@ -196,10 +288,10 @@ def _burst(
 
 
 def _rented(
-    scenario: Scenario, away: Scenario, shop: Workshop, beyond: Mapping[float, float]
+    scenario: Scenario, whole: Half, shop: Workshop, beyond: Mapping[float, float]
 ) -> tuple[HourlyRate, FleetOption, dict[float, int], Ownership] | None:
     """The cheapest device by the hour for what comes beyond the base, at each load."""
-    best = None
+    best, away = None, whole.scenario
     for name, forecasts in shop.forecasts.items():
         rate = cheapest_rates(name).get("on-demand")
         if rate is None:
@@ -209,10 +301,12 @@ def _rented(
             needed[load] = 0
             if extra:
                 part = changed(away, demand=scaled(away.demand, extra))
-                most = option_of(part, shop.devices[name], forecasts, is_replayed=False)
+                most = option_of(
+                    part, shop.devices[name], forecasts, whole.recorded_s, is_replayed=False
+                )
                 if most.reason:
                     break
-                needed[load] = away.demand.sites * (most.servers + most.spares)
+                needed[load] = to_rent(away, rate, most.servers, away.demand.sites)
         if most is None or most.reason:
             continue
         rent = rent_by_load(scenario, rate, needed, has_staff=False)

@@ -20,7 +20,7 @@ from domain.scenario import FleetOption, Ownership, Scenario
 from domain.store import committed_cards
 from scenarios.choosing import Found, changed
 from scenarios.forecasting import forecasts_of
-from scenarios.sizing import plan_of
+from scenarios.sizing import cheapest_of
 
 # Tokens that DynamicViT keeps after layers 3, 6 and 9 (arXiv 2106.02034).
 DYNAMIC_KEPT = (0.7, 0.49, 0.343)
@@ -52,7 +52,7 @@ def peers_of(
         return
     least = min(owned, key=lambda way: way.cost.total)
     names = {least.option.device_id, *(each for each in scenario.devices if each in devices)}
-    few = {name: devices[name] for name in names}
+    few = {name: devices[name] for name in sorted(names)}
     for peer in peers_to(scenario, net):
         yield _cost_of(peer, scenario, least, few, fits)
     tiny = published_accuracy("TinyViT", net.width)
@@ -75,13 +75,13 @@ def _cost_of(
     routed = RoutingDistribution.from_survival(peer.survival, net.tokens, net.prefix_tokens)
     full = RoutingDistribution.full(net.tokens, net.recursions)
     other = changed(scenario, survival=peer.survival, executor=peer.executor)
-    plan = plan_of(
-        other, forecasts_of(other, devices, fits, (net, routed, full)), devices, "peer"
+    options = cheapest_of(
+        other, forecasts_of(other, devices, fits, (net, routed, full)), devices
     )  # fmt: skip
     facts = {"name": peer.name, "how": peer.how, "accuracy": peer.accuracy}
-    chosen = plan.chosen
-    if chosen is None or not isinstance(chosen.ownership, Ownership):
-        none = Unknown(reason=_why_none(plan.options))
+    chosen = options[0] if options else None
+    if chosen is None or chosen.reason or not isinstance(chosen.ownership, Ownership):
+        none = Unknown(reason=_why_none(options))
         return PeerCost(**facts, device_name="", devices=0, total=none, saved=none)
     return PeerCost(
         **facts,

@@ -19,11 +19,12 @@ from domain.demand import Demand
 from domain.device import DeviceSpec
 from domain.record import Estimate, Unknown
 from domain.scenario import FleetOption, Host, Scenario
+from scenarios.candidates import Candidate
 from scenarios.demand import load_share
 from scenarios.fleet import Fleet, least_fleet, p99_latency_s
-from scenarios.limits import host_within, spares_for
+from scenarios.limits import filled_with, host_within
+from scenarios.placing import spares_for
 from scenarios.service import NORMAL_90
-from scenarios.sizing import Candidate
 
 Draws = NDArray[np.float64]
 
@@ -128,7 +129,7 @@ class Holding:
 
     def _as_if_at_once(self, world: World, latency: Draws, servers: Draws | int | None) -> Draws:
         option, host = self.option, self.host
-        per_site = option.servers + option.spares if servers is None else self._with_spares(servers)
+        per_site = option.servers + option.spares if servers is None else self.with_spares(servers)
         devices = np.asarray(option.sites * per_site, dtype=float)
         hosts = option.sites * -(-per_site // host.devices_per_host)
         busy = np.clip(self._busy_erlang(world, latency) / np.asarray(per_site), 0, 1)
@@ -173,9 +174,11 @@ class Holding:
     def _load_sd(self) -> float:
         return max(log_sd(self.scenario.uncertainty.load_band), 1e-6)
 
-    def _with_spares(self, servers: Draws | int) -> Draws:
+    def with_spares(self, servers: Draws | int) -> Draws:
+        """Devices a site for so many that serve, in hosts filled as the fleet's are."""
         counts, where = np.unique(np.asarray(servers, dtype=int), return_inverse=True)
-        whole = [int(n) + spares_for(int(n), self.scenario.promise) for n in counts]
+        promise, per_host = self.scenario.promise, self.host.devices_per_host
+        whole = [n + spares_for(n, promise, per_host) for n in counts.tolist()]
         return np.asarray(whole)[where]
 
     def _busy_erlang(self, world: World, latency: Draws) -> Draws:
@@ -246,7 +249,7 @@ def holding_of(
         device=device,
         option=option,
         candidate=candidate,
-        host=host,
+        host=filled_with(host, option.devices_per_host),
         unit=unit_cost(scenario.site, scenario.finance, device.device_class),
         power=power,
         price_usd=device.price_usd.value,

@@ -1,6 +1,5 @@
 """A fleet in simulated time: every image from its arrival to its answer. Checks the closed forms."""
 
-import math
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from domain.demand import Demand
 from domain.record import Estimate
 from scenarios.demand import arrivals_s, burst_of, gaps_s
-from scenarios.replay import GROUPS, WARM_UP_SHARE, over_groups
+from scenarios.replay import GROUPS, over_groups, warm_up_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +106,7 @@ def simulate(
     clock.process(arrivals())
     clock.process(dispatcher())
     clock.run(until=finished)
-    kept = slice(math.ceil(images * WARM_UP_SHARE), None)
+    kept = slice(warm_up_of(images), None)
     return Simulated(waits_s=(started - arrived)[kept], latencies_s=(done - arrived)[kept])
 
 

@@ -10,6 +10,7 @@ import typer
 
 from domain.advice import advice_of
 from domain.complaint import BrokenPromise, Complaint
+from domain.defaults import prices_assumed
 from domain.device import DeviceSpec
 from domain.locale import LANGUAGES, Language, text
 from domain.prediction import Prediction, Refusal
@@ -19,13 +20,15 @@ from domain.shell import emit, format_named, run_shell
 from domain.store import results_root, save, stored_fits, write_whole
 from domain.tables import rendered
 from domain.units import shown
+from scenarios.candidates import Forecasts
 from scenarios.cloud import against_renting
 from scenarios.demand import Times, burst_of
 from scenarios.forecasting import devices_of, forecasts_of
+from scenarios.pricing import demands_of
 from scenarios.reading import SKELETON, read_asked
 from scenarios.service import Service, service_of
 from scenarios.simulate import simulate
-from scenarios.sizing import Forecasts, demands_of, plan_of
+from scenarios.sizing import plan_of
 from scenarios.telling import as_json, as_text, flat_row
 
 SIMULATED_IMAGES = 20_000
@@ -71,7 +74,7 @@ def size(
         devices,
         "python -m scenarios.size",
         asked.recorded_s,
-        asked.assumptions,
+        (*asked.assumptions, *prices_assumed(devices.values())),
     )
     plan = confirmed(plan, forecasts, devices, asked.recorded_s)
     stored = results_root() / "plans" / f"{scenario.name}.json"

@@ -63,7 +63,8 @@ def _cheapest_at(
         servers = resized(holding, latency=latency * strayed, load=factors.get("load", 1.0))
         if servers is not None:
             cost = holding.cost(still(1, **factors), np.array([latency]), servers)
-            found.append((float(cost[0]), holding.option.sites * (servers + holding.option.spares)))
+            devices = holding.option.sites * int(holding.with_spares(servers))
+            found.append((float(cost[0]), devices))
     if not found:
         return None
     total, devices = min(found)

@@ -10,7 +10,7 @@ from domain.record import Estimate, Unknown
 from domain.scenario import Assumption, BreakEven, FleetOption, Ownership, Plan
 from domain.tables import Cell, Format, rendered
 from domain.units import MILLI, shown, shown_chance, shown_money, significant
-from scenarios.sizing import Forecasts
+from scenarios.candidates import Forecasts
 
 NOT_KNOWN = "n/a"
 MOST_YEARS_SHOWN = 6
@@ -140,7 +140,7 @@ def _footnotes(plan: Plan, forecasts: Mapping[str, Forecasts]) -> list[str]:
         f"sized for the latency that is kept with a probability of {promise.confidence:.0%}, "
         f"utilisation up to {promise.target_utilisation:.0%}, p99 up to "
         f"{shown(promise.p99_latency_s, 's')}; {promise.availability:.2%} of the time with devices "
-        f"enough, each up {promise.device_availability:.2%} of it"
+        f"enough, each up {promise.device_availability:.2%} of it, and its host down with it"
     ]
     if chosen is None:
         return [*lines, "no fleet both keeps the promise and has a known price"]
@@ -155,6 +155,8 @@ def _footnotes(plan: Plan, forecasts: Mapping[str, Forecasts]) -> list[str]:
         count += f" ({chosen.sites} sites)"
     kept = chosen.promise_probability
     chance = kept.reason if isinstance(kept, Unknown) else shown_chance(kept)
+    if chosen.host_places > 1:
+        count += f" in {chosen.hosts} hosts of up to {chosen.devices_per_host}"
     lines.append(f"chosen: {count}, spare {chosen.spares} a site; p99: {checked}")
     lines.append(f"the promise holds with a probability of {chance}")
     if not chosen.meets_full_depth:
@@ -215,6 +217,8 @@ def flat_row(option: FleetOption, plan: Plan) -> dict[str, Cell]:
         "sites": option.sites if is_fleet else None,
         "servers_per_site": option.servers if is_fleet else None,
         "spares_per_site": option.spares if is_fleet else None,
+        "hosts": option.hosts if is_fleet else None,
+        "devices_per_host": option.devices_per_host if is_fleet else None,
         "batch": option.batch if is_fleet else None,
         "utilisation": option.utilisation if is_fleet else None,
         "p99_latency_ms": option.p99_latency_s / MILLI if is_fleet else None,

@@ -6,8 +6,10 @@ from functools import partial
 import pytest
 
 from domain.advice import advice_of
+from domain.defaults import GIVEN_PRICE, prices_assumed
+from domain.device import DeviceSpec
 from domain.locale import LANGUAGES, text
-from domain.record import Unknown
+from domain.record import Figure, Unknown
 from domain.scenario import Assumption, BreakEven, FleetOption, Plan
 from tests.reports.records import ownership, plan
 
@@ -31,6 +33,28 @@ def option(name="one", hardware=1000, **changes):
     return FleetOption(**{**fields, **changes})
 
 
+def figure(value):
+    return Figure(value=value, source="toy", read_on="2026-11-25", confidence="C")
+
+
+def board(**changes):
+    fields = {
+        "id": "one",
+        "name": "One",
+        "device_class": "edge",
+        "family": "Toy",
+        "peak_flop_per_s": {"fp32": figure(1e12)},
+        "memory_bytes": figure(1e9),
+        "memory_bytes_per_s": figure(1e9),
+        "cache_bytes": figure(1e6),
+        "power_limit_w": figure(15.0),
+        "idle_w": figure(5.0),
+        "price_usd": figure(299.0),
+        "price_date": "2023",
+    }
+    return DeviceSpec(**{**fields, **changes})
+
+
 def advised(*options, language="en", assumptions=()):
     whole = Plan(scenario=plan().scenario, options=options, made_by="test", assumptions=assumptions)
     return advice_of(whole, partial(text, language=language))
@@ -51,15 +75,20 @@ def test_a_close_rival_wants_a_quote_and_a_far_one_does_not():
 
 def test_the_defaults_that_matter_are_named():
     price = Assumption(
-        field="hosts.dc_gpu.price_usd", value="0", unit="USD", is_default=True, source="x", as_of=""
+        field="hosts.dc_gpu.price_usd",
+        value="10424",
+        unit="USD",
+        is_default=True,
+        source="x",
+        as_of="",
     )
-    said = " ".join(advised(option(), assumptions=(price,)))
+    said = " ".join(advised(option(device_class="dc_gpu"), assumptions=(price,)))
     assert "1 of 1 inputs are defaults" in said
-    assert "a host of the class dc_gpu costs 0 USD" in said
+    assert "a server for data-centre cards costs 10,424 USD" in said
 
 
 @pytest.mark.parametrize(
-    ("use", "words"), [(Decimal("0.2"), "less than 20 %"), (None, "never pays")]
+    ("use", "words"), [(Decimal("0.2"), "less than 20%"), (None, "never pays")]
 )
 def test_renting_is_advised_below_its_share_of_use(use, words):
     against = BreakEven(
@@ -92,3 +121,35 @@ def test_both_languages_say_as_much(options):
     assert len(counts) == 1
     japanese = " ".join(advised(*options, language="ja"))
     assert any("\u3040" <= letter <= "\u30ff" for letter in japanese)
+
+
+def test_prices_nobody_gave_are_named_with_their_date_and_of_what_they_are():
+    devices_ = [
+        board(form_factor="SO-DIMM module", price_basis="module list"),
+        board(form_factor="SO-DIMM module", price_basis="dev kit MSRP"),
+    ]
+    module, kit = (next(prices_assumed([each])) for each in devices_)
+    assert (module.is_default, module.as_of) == (True, "2023")
+    assert "carrier board" in module.source
+    assert "carrier board" not in kit.source
+    said = " ".join(advised(option(device_id="one"), assumptions=(module,)))
+    assert "of the bare module" in said
+    given = board(
+        price_usd=Figure(value=5.0, source=GIVEN_PRICE, read_on="2026-11-25", confidence="A")
+    )
+    assert not next(prices_assumed([given])).is_default
+    assert list(prices_assumed([board(price_usd=Unknown(reason="sold in servers only"))])) == []
+
+
+def test_hosts_that_fail_as_units_are_said():
+    hosted = option(host_places=4, devices_per_host=2, hosts=2)
+    said = " ".join(advised(hosted))
+    assert "2 host(s), up to 2 in each" in said
+    assert "counted by hosts" in said
+    assert "ホスト単位" in " ".join(advised(hosted, language="ja"))
+
+
+def test_money_and_dates_read_as_the_language_has_them():
+    said = " ".join(advised(option(), language="ja"))
+    assert "1,650 円" in said
+    assert "JPY" not in said

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from domain.complaint import Complaint
 from domain.record import Unknown
 from domain.scenario import Drift, Finance, Ownership, Promise, Site
+from scenarios.candidates import Forecasts
 from scenarios.reading import read_asked
-from scenarios.sizing import Forecasts, plan_of
+from scenarios.sizing import plan_of
 from tests.faults.scenarios import damaged
 from tests.scenarios.records import demand, device, prediction, scenario
 from tests.scenarios.test_size import SMALL

@@ -12,7 +12,8 @@ from costmodel.ownership import Use, ownership_of
 from costmodel.renting import break_even, rent_of
 from domain.record import Estimate, Unknown
 from domain.scenario import CloudTerms, Finance, Host, Hosts, Ownership, Promise
-from scenarios.sizing import Forecasts, plan_of
+from scenarios.candidates import Forecasts
+from scenarios.sizing import plan_of
 from tests.costmodel.test_ownership import device as card
 from tests.costmodel.test_ownership import exactly, finances, money, site
 from tests.costmodel.test_renting import rate

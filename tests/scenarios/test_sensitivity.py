@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domain.scenario import Finance, Promise, Site, Uncertainty
+from scenarios.candidates import Forecasts
 from scenarios.choosing import candidate_of
 from scenarios.sensitivity import drawn, holding_of, known_saving, resized, still
-from scenarios.sizing import Forecasts, option_of
+from scenarios.sizing import option_of
 from scenarios.swings import measuring_of, swings_of
 from tests.scenarios.records import demand, device, figure, prediction, scenario
 
