@@ -12,8 +12,9 @@ import numpy as np
 from costmodel.calibration import held_out_predictions, suffix_of
 from costmodel.points import Points, TooFewPoints, configuration_of, setting_of, stage_s, whole_s
 from costmodel.published import fits_of_published, is_old_stack, published_workload
+from costmodel.reach import class_of
 from costmodel.regression import spread_of
-from costmodel.transfer import NORMAL_90, class_of, forecast, log_normal
+from costmodel.transfer import NORMAL_90, forecast, log_normal
 from domain.catalogue import PublishedRow
 from domain.device import DeviceSpec
 from domain.fit import HeldOut, ValidationRow

@@ -17,8 +17,8 @@ from costmodel.discrepancy import discrepancy_of, features_of_group
 from costmodel.latency import COEFFICIENTS
 from costmodel.own import Timing
 from costmodel.published import DEVICE_LOG_SD, sign_of
+from costmodel.reach import setting_for
 from costmodel.regression import Observations, most_likely
-from costmodel.transfer import setting_for
 from costmodel.work import Array, Machine, Rates, Work, groups_of
 from domain.device import DeviceSpec
 from domain.fit import Coefficient, Discrepancy, Fit
@@ -104,6 +104,13 @@ def belief_after(before: Belief, seen: Observations) -> tuple[Belief, Array]:
         covariance=factor @ covariance @ factor.T,
     )
     return after, residuals(point)
+
+
+def log_sd_of(belief: Belief, seen: Observations) -> Array:
+    """The spread of log seconds that the coefficients leave: gᵀ Σ g of every observation."""
+    logs = dict(zip(belief.names, belief.log_values, strict=True))
+    slopes = seen.log_slopes(logs, np.zeros(0))
+    return np.asarray(np.sqrt(np.einsum("ij,jk,ik->i", slopes, belief.covariance, slopes)))
 
 
 # The timings move coefficients by fractions of their spread: few steps are enough.

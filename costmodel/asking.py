@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from costmodel.offers import Terms
-from costmodel.transfer import device_of
+from costmodel.reach import device_of
 from domain.architecture import Architecture
 from domain.catalogue import check_precision, devices, energy, resolve_device
 from domain.complaint import Complaint, CorruptFile, first_error
@@ -16,12 +16,13 @@ from domain.defaults import GIVEN_PRICE
 from domain.device import DeviceSpec
 from domain.fit import Fit
 from domain.record import Figure, Precision, Unknown
-from domain.routing import RoutingDistribution, default_capacities, survival_of_mean
+from domain.routing import RoutingDistribution, default_capacities, routing_of_budget
 from domain.scenario import Finance
 from domain.store import read_trace, reference_root
 
 # The network whose learned routing on real images is among the reference results.
 TRACED_MODEL = "morvit-fmnist"
+MOST_CAP_W = 1e5
 
 
 def batches_of(text: str) -> tuple[int, ...]:
@@ -56,9 +57,9 @@ def routing_named(asked: str | None, net: Architecture) -> tuple[RoutingDistribu
         words = f"MoR's default capacities {_listed(survival)} (an assumption; use --routing)"
         return RoutingDistribution.from_survival(survival, tokens, prefix), words
     if asked.startswith("mean="):
-        survival = survival_of_mean(_share(asked.removeprefix("mean=")), recursions)
-        words = f"mean {asked.removeprefix('mean=')}, survival {_listed(survival)}"
-        return RoutingDistribution.from_survival(survival, tokens, prefix), words
+        routing = routing_of_budget(_share(asked.removeprefix("mean=")), net)
+        words = f"mean depth {routing.mean_depth:.3g}, survival {_listed(routing.survival)}"
+        return routing, words
     if asked.endswith(".parquet") or "/" in asked or Path(asked[:200]).is_file():
         trace = read_trace(Path(asked))
         _check_length(len(trace.survival), net)
@@ -143,6 +144,16 @@ def devices_named(
         fields = {field: getattr(spec, field) for field in DeviceSpec.model_fields}
         spec = DeviceSpec(**{**fields, "price_usd": figure})
     return [(spec, note)]
+
+
+def capped(
+    wanted: Sequence[tuple[DeviceSpec, str]], power_cap_w: float | None
+) -> list[tuple[DeviceSpec, str]]:
+    """The devices under the power cap of `--power-cap-w`; as they are without one."""
+    # NaN fails both comparisons.
+    if power_cap_w is not None and not 0 < power_cap_w <= MOST_CAP_W:
+        raise Complaint(f"wanted --power-cap-w above 0 and up to {MOST_CAP_W:g}, got {power_cap_w}")
+    return [(device.held_to(power_cap_w), note) for device, note in wanted]
 
 
 def _machines(fits: Sequence[Fit], threads: int | None) -> dict[str, Fit]:

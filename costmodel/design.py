@@ -3,11 +3,11 @@
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
-from costmodel.asking import devices_named, precision_for
+from costmodel.asking import capped, devices_named, precision_for
 from costmodel.designing import (
     PREFERENCES,
     Design,
@@ -17,14 +17,15 @@ from costmodel.designing import (
     designs_of,
 )
 from costmodel.offers import interval
-from domain.card import Budget, BudgetCard, routing_at
+from domain.card import Budget, BudgetCard
 from domain.catalogue import check_precision, check_runtime, devices, model_named
 from domain.complaint import BrokenPromise, Complaint, CorruptFile
+from domain.designs import DesignedDevice, Designs, MissingDevice, Preference, Wanted
 from domain.device import DeviceSpec
 from domain.record import Estimate, Precision, Unknown
-from domain.routing import RoutingDistribution, capacities_of_budget
+from domain.routing import routing_of_budget
 from domain.shell import emit, format_named, run_shell
-from domain.store import committed_cards, load, stored_fits
+from domain.store import committed_cards, load, save, stored_fits
 from domain.tables import Cell, rendered
 from domain.units import MILLI, shown_chance
 
@@ -47,6 +48,9 @@ def design(
         float, typer.Option(help="Share of test images that must be right.")
     ] = 0.0,
     confidence: Annotated[float, typer.Option(help="Probability that the promise holds.")] = 0.9,
+    power_cap_w: Annotated[
+        float | None, typer.Option(help="Watts that each device is held to.")
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option(help="Checkpoint cards (.json) or presets by comma; default: the committed."),
@@ -59,6 +63,9 @@ def design(
     top: Annotated[int, typer.Option(help="The most devices that are listed.")] = 10,
     format: Annotated[str, typer.Option(help="table, json, csv or md")] = "table",
     output: Annotated[Path | None, typer.Option(help="Write the table there.")] = None,
+    designs: Annotated[
+        Path | None, typer.Option(help="Also store the answer whole, as JSON, for the report.")
+    ] = None,
 ) -> None:
     """Find what keeps a promise, with the accuracy that the network's budgets gave on test images.
 
@@ -68,12 +75,15 @@ def design(
     promise = _promise(p99_ms, confidence, images_per_s, least_accuracy, price_usd)
     if prefer not in PREFERENCES:
         raise Complaint(f"wanted --prefer {', '.join(PREFERENCES)}, got {prefer!r}")
+    if output is not None and designs is not None and output.resolve() == designs.resolve():
+        raise Complaint(f"--output and --designs both name {output}; name two files")
     if top < 1:
         raise Complaint(f"wanted --top from 1, got {top}")
     networks, notes = _networks(model)
     fits = stored_fits()
     names = list(devices()) if device == "all" else [each.strip() for each in device.split(",")]
-    specs = [devices_named(name, fits, None)[0][0] for name in names]
+    wanted = [devices_named(name, fits, None)[0] for name in names]
+    specs = [each for each, _ in capped(wanted, power_cap_w)]
     asked = None if precision is None else [check_precision(p) for p in precision.split(",")]
 
     def precisions(spec: DeviceSpec) -> Sequence[Precision]:
@@ -81,6 +91,8 @@ def design(
 
     runtimes = [check_runtime(name) for name in runtime.split(",")]
     chosen, missed = designs_of(specs, networks, precisions, runtimes, promise, fits, prefer)
+    if designs is not None:
+        save(_stored(chosen, missed, notes, promise, prefer, power_cap_w), designs)
     if not chosen:
         raise BrokenPromise(_nothing(missed, promise))
     rows = [_row(each, is_shown=shape == "table") for each in chosen[:top]]
@@ -155,25 +167,61 @@ def _without_card(name: str) -> Network:
     shares = UNMEASURED_BUDGETS if net.is_routed else (1.0,)
     unknown = Unknown(reason=f"{name} has no card")
     budgets = tuple(
-        Budget(
-            name=f"{share:g}",
-            routing=routing_at(capacities_of_budget(share, net.recursions), net)
-            if share < 1
-            else RoutingDistribution.full(net.tokens, net.recursions),
-            accuracy=unknown,
-        )
+        Budget(name=f"{share:g}", routing=routing_of_budget(share, net), accuracy=unknown)
         for share in shares
     )
     return Network(architecture=net, budgets=budgets)
 
 
+def _stored(
+    chosen: Sequence[Design],
+    missed: Sequence[Miss],
+    notes: Sequence[str],
+    promise: Promise,
+    prefer: str,
+    power_cap_w: float | None,
+) -> Designs:
+    return Designs(
+        wanted=Wanted(
+            p99_s=promise.p99_s,
+            confidence=promise.confidence,
+            images_per_s=promise.images_per_s,
+            least_accuracy=promise.least_accuracy,
+            price_usd=None if math.isinf(promise.price_usd) else promise.price_usd,
+            power_cap_w=power_cap_w,
+            prefer=cast(Preference, prefer),
+        ),
+        devices=tuple(
+            DesignedDevice(
+                device_id=each.device.id,
+                price_usd=each.device.price_usd
+                if isinstance(each.device.price_usd, Unknown)
+                else each.device.price_usd.value,
+                budget=each.budget.name,
+                accuracy=each.budget.accuracy,
+                prediction=each.prediction,
+                p99_s=_p99_s(each),
+                probability=each.probability,
+            )
+            for each in chosen
+        ),
+        missing=tuple(
+            MissingDevice(device_id=each.device_id, reason=each.reason) for each in missed
+        ),
+        notes=tuple(notes),
+    )
+
+
+def _p99_s(found: Design) -> Estimate:
+    latency = found.prediction.latency_s
+    waiting_s = found.p99_s - latency.value
+    return Estimate(**{side: getattr(latency, side) + waiting_s for side in SIDES.values()})
+
+
 def _row(found: Design, *, is_shown: bool) -> dict[str, Cell]:
     answer, budget = found.prediction, found.budget
     work, accuracy = answer.workload, budget.accuracy
-    waiting_s = found.p99_s - answer.latency_s.value
-    p99_s = Estimate(
-        **{side: getattr(answer.latency_s, side) + waiting_s for side in ("value", "low", "high")}
-    )
+    p99_s = _p99_s(found)
     price = None if math.isinf(found.price_usd) else found.price_usd
     if is_shown:
         right = (

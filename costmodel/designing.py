@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from costmodel.grid import Asked, batches_s
-from costmodel.transfer import NORMAL_90, forecast, reach_of
+from costmodel.reach import reach_of
+from costmodel.transfer import NORMAL_90, forecast
 from costmodel.work import Array
 from domain.architecture import Architecture
 from domain.card import Budget

@@ -87,6 +87,16 @@ def log_correction(discrepancy: Discrepancy | None, features: tuple[float, ...] 
     return float(log_corrections(discrepancy, np.array([features]))[0])
 
 
+def factors_of(
+    discrepancy: Discrepancy | None,
+    groups: Sequence[Sequence[Operator]],
+    setting: Mapping[str, float],
+) -> Array:
+    """What the seconds of each group are to be multiplied by."""
+    places = [features_of_group(group, setting) for group in groups]
+    return np.exp([log_correction(discrepancy, place) for place in places])
+
+
 def log_corrections(discrepancy: Discrepancy, places: Array) -> Array:
     """The same for many groups, one row each; 0 where a place is not a number."""
     near = _kernel(places, np.array(discrepancy.points))

@@ -53,16 +53,16 @@ class Power:
 def power_of(device: DeviceSpec, busy_w: Estimate | Unknown) -> Power | Unknown:
     """Idle and busy power of one device, or why nobody can say."""
     said: list[str] = []
-    idle, limit = device.idle_w, device.power_limit_w
+    idle, limit = device.idle_w, device.most_w
     if isinstance(busy_w, Unknown):
         if isinstance(limit, Unknown):
             return Unknown(
                 reason=f"no energy cost for {device.name}: its busy power is unknown "
                 f"({busy_w.reason.rstrip('.')}), and so is its power limit"
             )
-        least = 0.0 if isinstance(idle, Unknown) else min(idle.value, limit.value)
-        busy_w = Estimate(value=(least + limit.value) / 2, low=least, high=limit.value)
-        said.append(f"busy power is unknown: taken between {least:g} W and {limit.value:g} W")
+        least = 0.0 if isinstance(idle, Unknown) else min(idle.value, limit)
+        busy_w = Estimate(value=(least + limit) / 2, low=least, high=limit)
+        said.append(f"busy power is unknown: taken between {least:g} W and {limit:g} W")
     if isinstance(idle, Unknown):
         idle_w = Estimate(value=busy_w.value / 2, low=0.0, high=busy_w.high)
         said.append("idle power is unknown: taken between 0 W and busy power")

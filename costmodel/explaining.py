@@ -7,9 +7,11 @@ from dataclasses import replace
 import numpy as np
 
 from costmodel import grid
-from costmodel.discrepancy import features_of_group, log_correction
+from costmodel.discrepancy import factors_of
 from costmodel.latency import group_s
-from costmodel.transfer import NORMAL_90, Reach, forecast, reach_of, setting_for
+from costmodel.operators import Operator
+from costmodel.reach import Reach, reach_of, setting_for
+from costmodel.transfer import NORMAL_90, forecast
 from costmodel.work import Array, Machine, Rates, Work, groups_of
 from domain.device import DeviceSpec
 from domain.fit import Fit
@@ -89,14 +91,15 @@ def seconds_on(workload: Workload, reach: Reach, machine: Machine) -> float:
 
 def batches_s(workloads: Sequence[Workload], reach: Reach, machine: Machine) -> Array:
     """Seconds of each workload, all at once."""
-    groups, owner, factors = [], [], []
+    groups: list[Sequence[Operator]] = []
+    owner: list[int] = []
+    factors: list[float] = []
     for number, workload in enumerate(workloads):
         setting = setting_for(workload, reach.fit)
-        for group in groups_of(workload, host_runs_ahead=machine.host_runs_ahead):
-            groups.append(group)
-            owner.append(number)
-            where = features_of_group(group, setting)
-            factors.append(math.exp(log_correction(reach.fit.discrepancy, where)))
+        own = groups_of(workload, host_runs_ahead=machine.host_runs_ahead)
+        groups += own
+        owner += [number] * len(own)
+        factors += [*factors_of(reach.fit.discrepancy, own, setting)]
     coefficients = {each.name: each.value for each in reach.fit.coefficients}
     seconds = group_s(Work.of(groups), Rates.of([machine] * len(groups)), coefficients)
     return np.bincount(owner, seconds * np.array(factors), len(workloads)).astype(float)

@@ -13,6 +13,7 @@ from costmodel.anchoring import (
     belief_after,
     belief_before,
     left_over_log_sd,
+    log_sd_of,
 )
 from costmodel.discrepancy import discrepancy_of, features_of_group, log_correction
 from costmodel.draws import DRAWS, SEED, Draw, promised_by_others, summary_of_draws
@@ -116,20 +117,13 @@ class FewTimings:
         corrections = np.array([log_correction(shared, each) for each in self.places])
         misses = np.log(self.seen.seconds) - _log_s(after, self.seen) - corrections
         others = np.setdiff1d(np.arange(len(misses)), timed)
-        own = np.hypot(self.log_sd, _log_sd_of(after, self.seen))
+        own = np.hypot(self.log_sd, log_sd_of(after, self.seen))
         return Draw(misses=misses[others], log_sd=own[others])
 
 
 def _log_s(belief: Belief, seen: Observations) -> Array:
     logs = dict(zip(belief.names, belief.log_values, strict=True))
     return np.log(seen.predicted_s(logs, np.zeros(0)))
-
-
-def _log_sd_of(belief: Belief, seen: Observations) -> Array:
-    """The spread of log seconds that the coefficients leave: gᵀ Σ g of every observation."""
-    logs = dict(zip(belief.names, belief.log_values, strict=True))
-    slopes = seen.log_slopes(logs, np.zeros(0))
-    return np.asarray(np.sqrt(np.einsum("ij,jk,ik->i", slopes, belief.covariance, slopes)))
 
 
 def _place_of(row: PublishedRow) -> tuple[float, ...]:

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from costmodel.published import is_old_stack, published_workload
-from costmodel.transfer import device_of, forecast
+from costmodel.reach import device_of
+from costmodel.transfer import forecast
 from domain.catalogue import PublishedRow, check_precision, model_named
 from domain.device import DeviceSpec
 from domain.fit import Fit, ValidationRow

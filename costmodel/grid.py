@@ -13,7 +13,7 @@ from costmodel.discrepancy import log_corrections, places_of_group
 from costmodel.latency import Coefficients, launch_s, operator_s, together_s
 from costmodel.loads import loads_of_batches
 from costmodel.operators import operators_for
-from costmodel.transfer import Reach, setting_for
+from costmodel.reach import Reach, setting_for
 from costmodel.work import Array, Machine, Rates, Work, grouped
 from domain.architecture import Architecture
 from domain.fit import Discrepancy

@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from costmodel.anchoring import Belief, belief_after
+from costmodel.anchoring import Belief, belief_after, log_sd_of
 from costmodel.discrepancy import NUGGET_LOG_SD
-from costmodel.draws import DRAWS, SEED, Draw, promised_by_others, summary_of_draws
+from costmodel.draws import DRAWS, SEED, Draw, factor_of, promised_by_others, summary_of_draws
 from costmodel.latency import prior
 from costmodel.operators import Operator
-from costmodel.published import DEVICE_LOG_SD, sign_of
+from costmodel.published import ASSUMED_GPU_LOG_SD, DEVICE_LOG_SD, sign_of
 from costmodel.regression import Deviation, Observations, posterior_of, spread_of
 from costmodel.work import Array, Machine, Rates, Work
 from domain.device import DeviceSpec
@@ -22,8 +22,6 @@ PRODUCTS = "product-latency"
 GEMM_DEVICES, GEMM_ANCHORS = ("a100-sxm-80", "l40s", "h100-sxm-80"), 8
 # What tiles and waves, which are not modelled, make of a product; neighbours share it.
 PRODUCT_LOG_SD = 0.12
-# What two GPU families may differ by, beside their data sheets, before a third is seen.
-FAMILY_LOG_SD = 0.25
 # Graphs launch without a host: a product's own start is a few microseconds of a nominal clock, and
 # there is no stage that a host would begin.
 GRAPH_CALL_S, NO_STAGE_S = (3e-6, 0.7), (1e-9, 0.05)
@@ -68,20 +66,24 @@ def blocks_of(rows: Sequence[GemmRow], device: DeviceSpec) -> Blocks:
     )
 
 
-def belief_from(blocks: Sequence[Blocks]) -> Belief:
-    """What products of a device not among `blocks` are believed to take."""
-    stacked = _stacked(blocks)
+def belief_of_class(blocks: Sequence[Blocks]) -> Belief:
+    """What all of `blocks` have in common, as far as they tell."""
     beliefs = {**prior("gpu"), "call_s": GRAPH_CALL_S, "stage_s": NO_STAGE_S}
-    posterior = posterior_of(stacked, beliefs, offset_log_sd=FAMILY_LOG_SD)
-    names = posterior.names
-    signs = np.array([sign_of(name) for name in names])
-    own = np.array([_own_log_sd(name) for name in names])
-    between = np.diag(own**2) + FAMILY_LOG_SD**2 * np.outer(signs, signs)
+    posterior = posterior_of(_stacked(blocks), beliefs, offset_log_sd=ASSUMED_GPU_LOG_SD)
     return Belief(
-        names=names,
+        names=posterior.names,
         log_values=posterior.log_values,
-        covariance=posterior.covariance_at({}) + between,
+        covariance=posterior.covariance_at({}),
     )
+
+
+def belief_from(blocks: Sequence[Blocks]) -> Belief:
+    """What products of a device not among `blocks` are believed to take, before any is timed."""
+    common = belief_of_class(blocks)
+    signs = np.array([sign_of(name) for name in common.names])
+    own = np.array([_own_log_sd(name) for name in common.names])
+    between = np.diag(own**2) + ASSUMED_GPU_LOG_SD**2 * np.outer(signs, signs)
+    return replace(common, covariance=common.covariance + between)
 
 
 def predicted_log_s(belief: Belief, blocks: Blocks) -> Array:
@@ -173,8 +175,8 @@ def kernel_rows(
         others = [each for each in blocks if each is not own]
         before = belief_from(others)
         log_s = np.log(own.observations.seconds)
-        promised = Draw(misses=log_s - predicted_log_s(before, own), log_sd=_family_spread(others))
-        judged.append(summary_of_draws(f"gemm-{own.device_id}", "spec-only", [promised], PRODUCTS))
+        unseen = unseen_family(others, own)
+        judged.append(summary_of_draws(f"gemm-{own.device_id}", "spec-only", [unseen], PRODUCTS))
         few = []
         for number in range(draws):
             random = np.random.default_rng([SEED, number])
@@ -188,14 +190,28 @@ def kernel_rows(
     return judged
 
 
-def _family_spread(known: Sequence[Blocks]) -> float:
-    """The spread that one of two known families shows from the other: all that can be learned."""
-    one, other = known
-    return spread_of(
-        np.concatenate(
-            [
-                np.log(target.observations.seconds) - predicted_log_s(belief_from([source]), target)
-                for source, target in ((one, other), (other, one))
-            ]
-        )
+def promised_of(known: Sequence[Blocks], target: Blocks, left_over_log_sd: float) -> Draw:
+    """Products of a family from those of `known` families, and the spread that is promised.
+
+    As for a network on an unseen device: what the class leaves open, what is left over within a
+    family, and what families differ by beside their data sheets, which stays as assumed while fewer
+    than three are known.
+    """
+    common = belief_of_class(known)
+    own_log_sd = log_sd_of(common, target.observations)
+    return Draw(
+        misses=np.log(target.observations.seconds) - predicted_log_s(common, target),
+        log_sd=np.sqrt(own_log_sd**2 + left_over_log_sd**2 + ASSUMED_GPU_LOG_SD**2),
     )
+
+
+def unseen_family(known: Sequence[Blocks], target: Blocks) -> Draw:
+    """`promised_of`, its procedure replayed on each of `known` from the rest of them."""
+    replays = [
+        promised_of([each for each in known if each is not held], held, 0.0) for held in known
+    ]
+    left_over = spread_of(
+        np.concatenate([replay.misses - np.median(replay.misses) for replay in replays])
+    )
+    again = [replace(each, log_sd=np.hypot(each.log_sd, left_over)) for each in replays]
+    return promised_of(known, target, left_over).scaled(factor_of([[each] for each in again]))

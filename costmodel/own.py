@@ -12,7 +12,8 @@ from typing import Annotated
 
 from pydantic import Field, ValidationError
 
-from costmodel.transfer import forecast, reach_of
+from costmodel.reach import reach_of
+from costmodel.transfer import forecast
 from domain.catalogue import check_precision, check_runtime, devices, model_named
 from domain.complaint import Complaint, CorruptFile, first_error
 from domain.device import DeviceClass, DeviceSpec

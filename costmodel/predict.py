@@ -8,6 +8,7 @@ import typer
 
 from costmodel.asking import (
     batches_of,
+    capped,
     devices_named,
     precision_for,
     routing_named,
@@ -88,6 +89,10 @@ def predict(
     threads: Annotated[
         int | None, typer.Option(help="Threads of a measured CPU; default: the most.")
     ] = None,
+    power_cap_w: Annotated[
+        float | None,
+        typer.Option(help="Watts that each device is held to; the clock falls for it."),
+    ] = None,
     price_usd: Annotated[str | None, typer.Option(help="Price of the device.")] = None,
     energy_usd_per_kwh: Annotated[str | None, typer.Option(help="Price of energy.")] = None,
     pue: Annotated[float | None, typer.Option(help="Default: 1.1 at the edge, else 1.6.")] = None,
@@ -150,6 +155,8 @@ def predict(
         raise Complaint("--anchor is of one device: name it with --device or --device-file")
     if timings:
         fits = fits_with(timings, wanted[0][0], fits)
+    # Timings of a user's own are of the device as it comes.
+    wanted = capped(wanted, power_cap_w)
     batches = batches_of(batch)
 
     def asked(each: DeviceSpec, size: int) -> Workload:
@@ -164,7 +171,8 @@ def predict(
 
     if compare is not None:
         names = [each for each in compare.split(",") if each.strip()]
-        named = [devices_named(each.strip(), fits, None)[0][0] for each in names]
+        found_named = [devices_named(each.strip(), fits, None)[0] for each in names]
+        named = [each for each, _ in capped(found_named, power_cap_w)]
         if not 2 <= len(named) <= MOST_COMPARED or len({each.id for each in named}) < len(named):
             raise Complaint(f"--compare wants from two to {MOST_COMPARED} devices, got {compare!r}")
         if len(batches) != 1 and batch != DEFAULT_BATCHES:

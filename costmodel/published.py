@@ -10,6 +10,7 @@ from scipy.stats import t as student
 
 from costmodel.calibration import ASSUMED_CPU_LOG_SD, coefficients_of, range_of, tuple_of
 from costmodel.latency import prior
+from costmodel.reach import class_of
 from costmodel.regression import (
     STACK_LOG_SD,
     Deviation,
@@ -18,7 +19,6 @@ from costmodel.regression import (
     posterior_of,
     spread_of,
 )
-from costmodel.transfer import class_of
 from costmodel.work import Array, Machine, Rates, Work, groups_of
 from domain.architecture import Architecture
 from domain.catalogue import PublishedRow, model_named

@@ -9,7 +9,7 @@ import typer
 
 from costmodel.asking import devices_named, precision_for
 from costmodel.grid import Asked, batches_s
-from costmodel.transfer import reach_of
+from costmodel.reach import reach_of
 from domain.architecture import Architecture
 from domain.catalogue import check_executor, model_named
 from domain.complaint import Complaint

@@ -14,7 +14,8 @@ from costmodel.explaining import (
     ridge_flop_per_byte,
     what_ifs,
 )
-from costmodel.transfer import forecast, reach_of
+from costmodel.reach import reach_of
+from costmodel.transfer import forecast
 from domain.complaint import Complaint
 from domain.device import DeviceSpec
 from domain.fit import Fit

@@ -21,7 +21,8 @@ from costmodel.anchoring import (
     timed_observations,
 )
 from costmodel.own import Timing
-from costmodel.transfer import NORMAL_90, reach_of
+from costmodel.reach import reach_of
+from costmodel.transfer import NORMAL_90
 from costmodel.work import Array
 from domain.device import DeviceSpec
 from domain.fit import Fit

@@ -48,6 +48,7 @@ class AcceptanceTerms(Record):
     planned_runtime: Runtime
     servers: Count
     batch: PositiveCount
+    power_cap_w: Positive | None = None
     points: tuple[PromisedPoint, ...]
     promised: Sentence
     made_by: Sentence

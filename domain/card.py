@@ -1,19 +1,13 @@
 """What a checkpoint's card says to whoever decides: its network, and its accuracy by budget."""
 
 import math
-from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
 from domain.architecture import Architecture
 from domain.record import Estimate, Record, Sentence, Unknown
-from domain.routing import (
-    RoutingDistribution,
-    capacities_of_budget,
-    kept_of,
-    survival_of_mean,
-)
+from domain.routing import RoutingDistribution, routing_of_budget
 from domain.statistics import share_interval
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -87,21 +81,7 @@ class BudgetCard(Record):
         return Budget(name=name, routing=routing, accuracy=seen)
 
     def _routing_of(self, seen: AtBudget) -> RoutingDistribution | None:
-        """The routing under which `seen` was measured: that of its mean depth.
-
-        What a budget gives to each recursion has changed once; None where neither way fits.
-        """
-        net = self.architecture
-        if seen.budget == 1:
-            return RoutingDistribution.full(net.tokens, net.recursions)
-        for capacities in (capacities_of_budget, survival_of_mean):
-            routing = routing_at(capacities(seen.budget, net.recursions), net)
-            if math.isclose(routing.mean_depth, seen.mean_depth, abs_tol=1e-6):
-                return routing
-        return None
-
-
-def routing_at(capacities: Sequence[float], net: Architecture) -> RoutingDistribution:
-    """As many patches of every image as capacities keep, and what is never routed away."""
-    kept = tuple(net.prefix_tokens + each for each in kept_of(capacities, net.patches))
-    return RoutingDistribution(tokens=net.tokens, counts=(kept,))
+        """The routing under which `seen` was measured, or None where its mean depth is another's."""
+        routing = routing_of_budget(seen.budget, self.architecture)
+        is_that = math.isclose(routing.mean_depth, seen.mean_depth, abs_tol=1e-6)
+        return routing if is_that else None

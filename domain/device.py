@@ -4,7 +4,15 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from domain.record import Figure, Identifier, Precision, Record, Sentence, Unknown
+from domain.record import (
+    Figure,
+    Identifier,
+    Positive,
+    Precision,
+    Record,
+    Sentence,
+    Unknown,
+)
 
 DeviceClass = Literal["dc_gpu", "consumer_gpu", "pro_gpu", "edge", "cpu"]
 
@@ -55,6 +63,10 @@ class DeviceSpec(Record):
     form_factor: str = ""
     host_requirement: str = ""
     notes: str = ""
+    least_power_cap_w: Figure | None = None
+    power_cap_w: Positive | None = Field(
+        default=None, description="what its owner holds it to; no data sheet says so"
+    )
     nvml_name: str | None = Field(
         default=None, description="what the driver's name of this device contains"
     )
@@ -64,6 +76,21 @@ class DeviceSpec(Record):
         if "fp32" not in self.peak_flop_per_s:
             raise ValueError(f"wanted an fp32 peak for {self.id}, got {sorted(self.precisions)}")
         return self
+
+    @property
+    def most_w(self) -> float | Unknown:
+        """The most that it may draw, in watts: its limit, or what its owner holds it to."""
+        if isinstance(self.power_limit_w, Unknown) or self.power_cap_w is None:
+            known = self.power_limit_w
+            return known if isinstance(known, Unknown) else known.value
+        return min(self.power_limit_w.value, self.power_cap_w)
+
+    def held_to(self, power_cap_w: float | None) -> "DeviceSpec":
+        """The same device under a power cap, in watts; None leaves it as it is."""
+        if power_cap_w is None:
+            return self
+        fields = {name: getattr(self, name) for name in DeviceSpec.model_fields}
+        return DeviceSpec(**{**fields, "power_cap_w": power_cap_w})
 
     @property
     def precisions(self) -> tuple[Precision, ...]:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from domain.architecture import Architecture
 from domain.record import Count, Identifier, PositiveCount, Record, Sentence
 
 
@@ -130,25 +131,6 @@ class RouterDecisions(Record):
     images: tuple[DecidedImage, ...]
 
 
-def survival_of_mean(mean: float, recursions: int) -> tuple[float, ...]:
-    """Survival whose mean over recursions is `mean`, when every gate passes the same share p.
-
-    Solves `mean = (p + p² + … + p^R) / R` for p by bisection: the one-parameter family that covers
-    all means from 0 to 1.
-
-    >>> survival_of_mean(1.0, 3)
-    (1.0, 1.0, 1.0)
-    """
-    if not 0 <= mean <= 1:
-        raise ValueError(f"wanted a mean share between 0 and 1, got {mean}")
-    low, high = 0.0, 1.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        reached = sum(middle**r for r in range(1, recursions + 1)) / recursions
-        low, high = (middle, high) if reached < mean else (low, middle)
-    return tuple(high**r for r in range(1, recursions + 1))
-
-
 def capacities_of_budget(budget: float, recursions: int) -> tuple[float, ...]:
     """Capacities whose mean is `budget`: everything once as far as that goes, then ever fewer.
 
@@ -165,6 +147,8 @@ def capacities_of_budget(budget: float, recursions: int) -> tuple[float, ...]:
     wanted = budget * recursions
     if wanted <= 1:
         return (wanted,) + (0.0,) * (recursions - 1)
+    if budget == 1:  # bisection ends a rounding below it, which would cost a patch
+        return (1.0,) * recursions
     low, high = 0.0, 1.0
     for _ in range(60):
         middle = (low + high) / 2
@@ -180,6 +164,24 @@ def kept_of(shares: Sequence[float], patches: int) -> tuple[int, ...]:
     (16, 8, 1)
     """
     return tuple(max(1, math.floor(share * patches)) for share in shares)
+
+
+def routing_at(capacities: Sequence[float], net: Architecture) -> RoutingDistribution:
+    """As many patches of every image as capacities keep, and what is never routed away."""
+    kept = tuple(net.prefix_tokens + each for each in kept_of(capacities, net.patches))
+    return RoutingDistribution(tokens=net.tokens, counts=(kept,))
+
+
+def routing_of_budget(budget: float, net: Architecture) -> RoutingDistribution:
+    """What `net` does when it is told to serve at a mean depth of `budget`: a view of its capacities.
+
+    The one family that networks are trained, tested and served with. Whole patches, one at the least,
+    and tokens that are never routed away put the mean depth near the budget, not on it. Without a
+    router every token goes everywhere.
+    """
+    if not net.is_routed:
+        return RoutingDistribution.full(net.tokens, net.recursions)
+    return routing_at(capacities_of_budget(budget, net.recursions), net)
 
 
 def default_capacities(recursions: int) -> tuple[float, ...]:

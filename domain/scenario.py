@@ -189,6 +189,7 @@ class Scenario(Record):
     batch: PositiveCount
     survival: tuple[Annotated[float, Field(ge=0, le=1)], ...]
     devices: tuple[Identifier, ...]
+    power_cap_w: Annotated[float, Field(gt=0, le=1e5)] | None = None
     demand: Demand
     promise: Promise
     site: Site

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from domain.designs import Designs
 from domain.fit import Fit, Validation
 from domain.measurement import Measurement
 from domain.routing import RouterDecisions, RoutingDistribution
@@ -48,6 +49,7 @@ class ReportContents:
     validation: Found[Validation] | Absent
     offers: Found[Offers] | Absent
     plan: Found[Plan] | Absent
+    designs: Found[Designs] | Absent
 
     @property
     def parts(self) -> dict[str, Found[object] | Absent]:
@@ -60,6 +62,7 @@ class ReportContents:
             "validation": self.validation,
             "offers": self.offers,
             "plan": self.plan,
+            "designs": self.designs,
         }
 
 

@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from domain import store
 from domain.complaint import Complaint, CorruptFile, nearest
+from domain.designs import Designs
 from domain.fit import Fit, Validation
 from domain.record import Record
 from domain.routing import RouterDecisions
@@ -21,8 +22,10 @@ SESSIONS = f"measurements/*/{JOURNAL}"
 VALIDATION, REFERENCE_VALIDATION = "predictions/validation_pairs.json", "validation_pairs.json"
 FITS, REFERENCE_FITS = "fits/*.json", "fits/machine-*.json"
 OFFERS, PLANS = "predictions/catalogue.json", "plans/*.json"
+DESIGNS = "predictions/designs.json"
 
 MEASURE = "make profile"
+DESIGN = f"python -m costmodel.design --p99-ms 30 --price-usd 2000 --designs results/{DESIGNS}"
 PREDICT = f"python -m costmodel.predict --device all --batch 8 --offers results/{OFFERS}"
 
 
@@ -64,6 +67,7 @@ def contents_of(session: Path | None, made_at: str) -> ReportContents:
         ),
         offers=_part(_newest(OFFERS), _reader_of(Offers), OFFERS, PREDICT),
         plan=_part(_newest(PLANS), _reader_of(Plan), PLANS, "python -m scenarios.size"),
+        designs=_part(_newest(DESIGNS), _reader_of(Designs), DESIGNS, DESIGN),
     )
 
 

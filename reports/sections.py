@@ -1,4 +1,4 @@
-"""The four sections of the report: measured, routed, predicted, priced."""
+"""The sections of the report: measured, routed, predicted, priced, designed."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
@@ -26,6 +26,7 @@ from reports.blocks import (
 )
 from reports.cells import percent
 from reports.contents import Absent, ReportContents, Say
+from reports.designed import designed
 from reports.points import Point, has_trained_weights, points_of, savings_of, stage_name
 
 MOST_PICTURES = 12
@@ -45,6 +46,9 @@ def sections_of(contents: ReportContents, say: Say) -> tuple[Section, ...]:
         ),
         Section(
             id="catalogue", heading=say("catalogue.heading"), blocks=tuple(_priced(contents, say))
+        ),
+        Section(
+            id="designs", heading=say("designs.heading"), blocks=tuple(designed(contents, say))
         ),
     )
 

@@ -21,7 +21,7 @@ from domain.device import DeviceSpec
 from domain.fit import Fit
 from domain.hosts import hosts_as_usual
 from domain.record import Record, Unknown
-from domain.routing import survival_of_mean
+from domain.routing import capacities_of_budget
 from domain.scenario import Drift, Finance, Ownership, Promise, Scenario, Site
 from domain.shell import emit, format_named, run_shell, say
 from domain.store import load, reference_root, results_root, save, stored_fits
@@ -368,7 +368,7 @@ def random_scenario(
         runtime="engine",
         executor=str(random.choice(["packed", "masked"])),  # type: ignore[arg-type]
         batch=int(random.choice([1, 4, 8])),
-        survival=survival_of_mean(float(random.uniform(0.2, 1.0)), net.recursions),
+        survival=capacities_of_budget(float(random.uniform(0.2, 1.0)), net.recursions),
         devices=tuple(chosen),
         demand=Demand(
             cameras=cameras,

@@ -80,7 +80,7 @@ def devices_of(
         for device, note in devices_named(name, fits, price_of.get(name)):
             if device.id in devices:
                 raise Complaint(f"devices: {name!r} names {device.id} a second time")
-            devices[device.id] = device
+            devices[device.id] = device.held_to(scenario.power_cap_w)
             notes += [note] if note and name != device.id else []
     return devices, notes
 

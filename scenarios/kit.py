@@ -34,7 +34,8 @@ def kit_of(
     their routing is their own.
     """
     scenario = plan.scenario
-    ((device, _),) = devices_named(option.device_id, fits, None)
+    ((uncapped, _),) = devices_named(option.device_id, fits, None)
+    device = uncapped.held_to(scenario.power_cap_w)
     net, routed, full = routings_of(scenario)
     points: list[PlannedPoint] = []
     promised: list[PromisedPoint] = []
@@ -97,6 +98,7 @@ def kit_of(
         planned_runtime=scenario.runtime,
         servers=option.servers,
         batch=option.batch,
+        power_cap_w=scenario.power_cap_w,
         points=tuple(promised),
         promised=f"{option.servers} a site answer 99 of 100 images within "
         f"{shown(scenario.promise.p99_latency_s, 's')}",
@@ -151,11 +153,16 @@ def readme_of(terms: AcceptanceTerms) -> str:
     rows = "".join(
         f"  {each.point}: at most {shown(each.limit_s, 's')} a batch\n" for each in terms.points
     )
+    held = (
+        ""
+        if terms.power_cap_w is None
+        else f"Hold the device to {terms.power_cap_w:g} W first (nvidia-smi -pl, nvpmodel and such).\n"
+    )
     return (
         f"Acceptance of {terms.device_name} for the plan {terms.plan}\n\n"
         f"Promised: {terms.promised}, in batches of up to {terms.batch}.\n"
         f"On this machine, {terms.precision} {terms.measured_runtime}, {terms.executor}:\n{rows}\n"
-        "Copy this folder to the machine, set the suite up there (make setup), and run\n"
+        f"{held}Copy this folder to the machine, set the suite up there (make setup), and run\n"
         "  sh run.sh\n"
         "It measures these points, says pass or fail, and fits the timings, so that\n"
         "`python -m scenarios.size` knows this machine from then on.\n"

@@ -8,16 +8,16 @@ from domain.units import shown
 
 def host_within(host: Host, device: DeviceSpec) -> Host | str:
     """The host with no more devices than its power and memory bear, or why it bears none."""
-    limit = device.power_limit_w
+    limit = device.most_w
     most = host.devices_per_host
     if host.power_limit_w is not None:
         if isinstance(limit, Unknown):
             return f"the host's power limit can not be checked: {limit.reason}"
-        most = min(most, int((host.power_limit_w - host.power_w) / limit.value))
+        most = min(most, int((host.power_limit_w - host.power_w) / limit))
         if most < 1:
             return (
                 f"a host of {host.power_limit_w:g} W does not bear {device.name} with its "
-                f"{limit.value:g} W"
+                f"{limit:g} W"
             )
     if host.memory_gb is not None:
         most = min(most, int(host.memory_gb / host.memory_gb_per_device))
@@ -47,9 +47,10 @@ def racks_exceeded(devices: int, hosts: int, device: DeviceSpec, host: Host, sit
         return f"{hosts} hosts take {units} U, {site.racks} × {site.rack_units} U of rack are there"
     if site.rack_power_w is None:
         return ""
-    if isinstance(device.power_limit_w, Unknown):
-        return f"the racks' power limit can not be checked: {device.power_limit_w.reason}"
-    power_w = devices * device.power_limit_w.value + hosts * host.power_w
+    most = device.most_w
+    if isinstance(most, Unknown):
+        return f"the racks' power limit can not be checked: {most.reason}"
+    power_w = devices * most + hosts * host.power_w
     if power_w > site.racks * site.rack_power_w:
         return (
             f"{devices} devices and their hosts draw up to {shown(power_w, 'W')}, the racks give "

@@ -18,7 +18,8 @@ from costmodel.accuracy import (
 from costmodel.calibration import class_of_machine, fit_machine, fit_machines, whole_predicted_s
 from costmodel.points import TooFewPoints, noise_log_sd, stage_s, usable_points, whole_s
 from costmodel.published import fits_of_published
-from costmodel.transfer import device_of, forecast
+from costmodel.reach import device_of
+from costmodel.transfer import forecast
 from domain.catalogue import devices, published
 from domain.compact import compacted
 from domain.measurement import Environment, Measurement, Rates

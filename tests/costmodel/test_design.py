@@ -9,14 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from costmodel.asking import routing_named
 from costmodel.design import network_of
 from costmodel.designing import BATCHES, PREFERENCES, Design, Network, Promise, designs_of, kept
 from costmodel.transfer import forecast
-from domain.card import AtBudget, Budget, BudgetCard, routing_at
+from domain.card import AtBudget, Budget, BudgetCard
 from domain.catalogue import devices, model_named
 from domain.complaint import CorruptFile
+from domain.designs import Designs
 from domain.record import Unknown
-from domain.routing import capacities_of_budget
+from domain.routing import routing_of_budget
 from domain.statistics import share_interval
 from domain.store import load, reference_root, stored_fits
 
@@ -62,9 +64,14 @@ def test_budgets_of_a_card_route_as_many_tokens_as_it_says_and_no_other_is_promi
         assert budget.accuracy.low < seen.accuracy < budget.accuracy.high
 
 
+def test_a_mean_that_is_predicted_is_the_budget_of_the_card():
+    for budget in CARD.budgets:
+        asked, _ = routing_named(f"mean={budget.name}", CARD.architecture)
+        assert asked == budget.routing
+
+
 def test_a_budget_means_what_it_meant_when_it_was_measured():
-    net = CARD.architecture
-    now = routing_at(capacities_of_budget(0.3, net.recursions), net)
+    now = routing_of_budget(0.3, CARD.architecture)
     seen = AtBudget(budget=0.3, mean_depth=now.mean_depth, accuracy=0.5)
     strange = AtBudget(budget=0.3, mean_depth=0.9, accuracy=0.5)
     card = BudgetCard(**{**dict(CARD), "by_budget": (seen, strange)})
@@ -137,6 +144,20 @@ def test_the_command_answers_in_every_shape_and_says_what_it_rests_on():
         assert row["p99_ms_low"] < row["p99_ms"] < row["p99_ms_high"]
         assert row["probability"] >= 0.9
     assert command(*asked, "csv").stdout.count("\n") == 3
+
+
+def test_the_whole_answer_is_stored_also_where_nothing_keeps_the_promise(tmp_path):
+    asked = ("--device", "orin-nano-super,l4", "--designs", str(tmp_path / "designs.json"))
+    rows = json.loads(command("--p99-ms", "30", *asked, "--format", "json").stdout)
+    stored = load(tmp_path / "designs.json", Designs)
+    assert [each.device_id for each in stored.devices] == [row["device_id"] for row in rows]
+    for each, row in zip(stored.devices, rows, strict=True):
+        assert each.p99_s.high * 1e3 == pytest.approx(row["p99_ms_high"])
+        assert each.probability == row["probability"]
+    assert command("--p99-ms", "0.01", *asked).returncode == 7
+    nothing = load(tmp_path / "designs.json", Designs)
+    assert not nothing.devices
+    assert {each.device_id for each in nothing.missing} == {"orin-nano-super", "l4"}
 
 
 @pytest.mark.parametrize(

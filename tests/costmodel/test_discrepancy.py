@@ -10,7 +10,7 @@ from costmodel.discrepancy import (
     features_of_group,
     log_correction,
 )
-from costmodel.transfer import check_coefficients
+from costmodel.reach import check_coefficients
 from costmodel.work import groups_of
 from domain.complaint import CorruptFile
 from domain.fit import Discrepancy, Fit

@@ -87,6 +87,14 @@ def test_less_survival_is_faster():
     assert mean < half < full
 
 
+def test_a_power_cap_takes_time_and_says_so():
+    asked = ("--device", "l4", "--batch", "32", "--routing", "full")
+    (whole,), (held,) = rows_of(*asked), rows_of(*asked, "--power-cap-w", "45")
+    assert held["latency_ms"] > whole["latency_ms"]
+    assert "held to 45 W" in held["assumptions"]
+    assert "held to" not in whole["assumptions"]
+
+
 def test_a_recorded_trace_is_read(tmp_path):
     trace = tmp_path / "trace.parquet"
     write_trace(RoutingDistribution(tokens=197, counts=((197, 100, 50), (150, 20, 1))), trace)
@@ -108,6 +116,10 @@ def test_a_recorded_trace_is_read(tmp_path):
         (["--device", "l4", "--routing", "mean=2"], 2, "between 0 and 1"),
         (["--device", "l4", "--routing", "none.parquet"], 6, "none.parquet"),
         (["--device", "l4", "--batch", "0"], 2, "batch sizes"),
+        (["--device", "l4", "--power-cap-w", "nan"], 2, "--power-cap-w"),
+        (["--device", "l4", "--power-cap-w", "-1"], 2, "--power-cap-w"),
+        (["--device", "l4", "--power-cap-w", "10"], 2, "at rest"),
+        (["--device", "cpu", "--power-cap-w", "10"], 2, "power limit is unknown"),
         (["--device", "l4", "--batch", "x"], 2, "batch sizes"),
         (["--device", "l4", "--price-usd", "-5"], 2, "positive amount"),
         (["--device", "l4", "--price-usd", "nan"], 2, "positive amount"),

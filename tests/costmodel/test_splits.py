@@ -13,7 +13,7 @@ from costmodel.baselines import (
 )
 from costmodel.blame import biases, operator_rows
 from costmodel.calibration import held_out_predictions, predictions_without
-from costmodel.draws import Draw, promised_by_others, summary_of_draws
+from costmodel.draws import Draw, factor_of, promised_by_others, summary_of_draws
 from costmodel.kernelsplits import kernel_rows
 from costmodel.learning import learning_rows
 from costmodel.memory import allocated_bytes
@@ -127,10 +127,27 @@ def test_memory_that_is_said_to_suffice_is_held_against_what_was_seen(points):
 def test_a_target_s_own_misses_do_not_set_its_interval():
     small, large = (Draw(misses=np.full(20, each), log_sd=0.1) for each in (0.1, 1.0))
     scaled = promised_by_others({"small": [small], "large": [large]})
-    assert scaled["small"][0].log_sd == pytest.approx(1.0 / 1.645)
-    assert scaled["large"][0].log_sd == pytest.approx(0.1 / 1.645)
+    assert scaled["small"][0].log_sd == pytest.approx(1.0 / 1.645, rel=1e-5)
+    # The other one missed less than was promised, and one target vouches for nothing narrower.
+    assert scaled["large"][0].log_sd == 0.1
     row = summary_of_draws("toy", "calibrated", scaled["large"])
     assert row.coverage_90 == 0.0
+
+
+@given(st.lists(st.lists(st.floats(-3, 3), min_size=1, max_size=30), min_size=1, max_size=8))
+def test_a_factor_covers_every_target_that_set_it_and_never_narrows(misses):
+    targets = [[Draw(misses=np.array(each), log_sd=0.5)] for each in misses]
+    factor = factor_of(targets)
+    assert factor >= 1
+    for (draw,) in targets:
+        assert np.mean(draw.scaled(factor).scores <= 1.645 * (1 + 1e-9)) >= 0.9
+    # However many rows a target has, it is one.
+    assert factor_of([each * 40 for each in targets]) <= factor * (1 + 1e-9)
+
+
+def test_of_many_targets_one_in_ten_may_miss():
+    targets = [[Draw(misses=np.full(9, each), log_sd=1.0)] for each in (*[0.1] * 18, 99.0)]
+    assert factor_of(targets) == 1.0
 
 
 def test_published_products_are_judged_with_their_family_left_out():

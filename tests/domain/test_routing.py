@@ -9,9 +9,10 @@ from domain.routing import (
     RoutingDistribution,
     capacities_of_budget,
     default_capacities,
-    survival_of_mean,
+    kept_of,
+    routing_of_budget,
 )
-from tests.domain.strategies import routings, survivals
+from tests.domain.strategies import architectures, routings, survivals
 
 tokens_ = st.integers(min_value=1, max_value=600)
 images_ = st.integers(min_value=1, max_value=40)
@@ -88,11 +89,10 @@ def test_full_routing_goes_everywhere(tokens, recursions):
     assert RoutingDistribution.full(tokens, recursions).mean_depth == 1
 
 
-@pytest.mark.parametrize("survival_of", [survival_of_mean, capacities_of_budget])
 @given(st.floats(min_value=0, max_value=1), st.integers(min_value=1, max_value=12))
-def test_the_survival_of_a_mean_has_that_mean_and_never_rises(survival_of, mean, recursions):
-    survival = survival_of(mean, recursions)
-    assert sum(survival) / recursions == pytest.approx(mean, abs=1e-9)
+def test_the_capacities_of_a_budget_have_that_mean_and_never_rise(budget, recursions):
+    survival = capacities_of_budget(budget, recursions)
+    assert sum(survival) / recursions == pytest.approx(budget, abs=1e-9)
     assert all(later <= earlier for earlier, later in pairwise((1.0, *survival)))
 
 
@@ -102,6 +102,20 @@ def test_capacities_of_a_budget_send_everything_through_one_recursion_before_any
 ):
     first, *others = capacities_of_budget(budget, recursions)
     assert first == 1 or not any(others)
+
+
+@given(architectures(), st.floats(min_value=0, max_value=1))
+def test_a_budget_is_served_in_whole_patches_to_one_patch_a_recursion(net, budget):
+    assert routing_of_budget(1.0, net) == RoutingDistribution.full(net.tokens, net.recursions)
+    routing = routing_of_budget(budget, net)
+    assert routing.images == 1
+    if not net.is_routed:
+        assert routing.mean_depth == 1
+        return
+    kept = kept_of(capacities_of_budget(budget, net.recursions), net.patches)
+    assert routing.counts == (tuple(net.prefix_tokens + each for each in kept),)
+    of_patches = sum(kept) / net.recursions / net.patches
+    assert budget - 1 / net.patches - 1e-9 <= of_patches <= budget + 1 / net.patches
 
 
 def test_default_capacities_fall_from_one_in_equal_steps():

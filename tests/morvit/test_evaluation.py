@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from domain.routing import routing_of_budget
 from morvit.data import LabelledImages
 from morvit.evaluation import by_budget, evaluated, thresholds_at
 from morvit.router import Orders
@@ -35,6 +36,8 @@ def test_one_network_serves_every_budget_and_the_whole_of_it_is_uniform_depth():
     model, seen = network(WIDE), images()
     points = by_budget(model, seen, seen, budgets=(0.2, 0.5, 1.0))
     depths = [point.mean_depth for point in points]
+    predicted = [routing_of_budget(point.budget, WIDE).mean_depth for point in points]
+    assert depths == pytest.approx(predicted)
     assert depths == sorted(depths)
     assert depths[-1] == 1.0
     uniform = evaluated(model, seen.images, seen.labels, Orders(uniform=True))

@@ -4,6 +4,7 @@ from decimal import Decimal
 from typing import TypeVar
 
 from domain.architecture import Architecture
+from domain.designs import DesignedDevice, Designs, MissingDevice, Wanted
 from domain.fit import Coefficient, Fit, HeldOut, Validation, ValidationRow
 from domain.measurement import DepthRecord, Environment, Measurement, Rates
 from domain.prediction import OperatorCost, Prediction, Refusal
@@ -354,6 +355,30 @@ def plan() -> Plan:
     )
 
 
+def designs() -> Designs:
+    """Two devices that keep a promise, one whose accuracy nobody knows, and one that does not."""
+    return Designs(
+        wanted=Wanted(
+            p99_s=0.05, confidence=0.9, images_per_s=200.0, least_accuracy=0.8, price_usd=2000.0,
+            power_cap_w=40.0, prefer="accuracy",
+        ),
+        devices=(
+            DesignedDevice(
+                device_id="toy-gpu-1", price_usd=800.0, budget="0.3", accuracy=estimate(0.85, 0.02),
+                prediction=prediction(device="toy-gpu-1"), p99_s=estimate(0.02), probability=0.97,
+            ),
+            DesignedDevice(
+                device_id="toy-gpu-2", price_usd=Unknown(reason="no list price"), budget="1",
+                accuracy=Unknown(reason="toy-net has no card"),
+                prediction=prediction(device="toy-gpu-2", tier="spec-only"),
+                p99_s=estimate(0.02), probability=0.93,
+            ),
+        ),
+        missing=(MissingDevice(device_id="toy-dsp", reason="takes <b>90 ms</b> for a batch"),),
+        notes=("accuracy: toy images",),
+    )  # fmt: skip
+
+
 def found(
     value: Value, source: str = "results/toy.json", *, is_reference: bool = False
 ) -> Found[Value]:
@@ -371,6 +396,7 @@ def full_contents() -> ReportContents:
         validation=found(validation(), is_reference=True),
         offers=found(offers()),
         plan=found(plan()),
+        designs=found(designs()),
     )
 
 
@@ -386,4 +412,5 @@ def empty_contents() -> ReportContents:
         validation=nothing,
         offers=nothing,
         plan=nothing,
+        designs=nothing,
     )

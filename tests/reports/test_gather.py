@@ -34,6 +34,7 @@ def write_rest(root, validation="predictions/validation_pairs.json", fit="fits/t
     store.save(records.validation(), root / validation)
     store.save(records.offers(), root / "predictions/catalogue.json")
     store.save(records.plan(), root / "plans/line-1.json")
+    store.save(records.designs(), root / "predictions/designs.json")
 
 
 def test_without_results_every_part_says_what_to_run(root):

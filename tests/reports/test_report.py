@@ -4,6 +4,7 @@ from decimal import Decimal
 
 import pytest
 
+from domain.designs import Designs
 from domain.locale import LANGUAGES
 from domain.scenario import Offers
 from reports.cells import unit_price
@@ -133,7 +134,22 @@ def test_what_is_missing_is_a_sentence_and_never_an_empty_figure():
     page = Page(html)
     assert page.mistakes == []
     assert 'class="plot' not in html
-    assert " ".join(page.words).count("not available, because journal.jsonl is not there") == 14
+    assert " ".join(page.words).count("not available, because journal.jsonl is not there") == 16
+
+
+def test_designs_say_what_keeps_the_promise_and_why_the_rest_does_not(page):
+    words = " ".join(page.words)
+    for said in ("no list price", "toy-net has no card", "97.0%", "2,000 USD", "toy images"):
+        assert said in words
+    # What a file says is text, never markup.
+    assert "takes <b>90 ms</b> for a batch" in words
+
+
+def test_a_promise_that_nothing_keeps_is_said():
+    none = Designs(**{**dict(records.designs()), "devices": ()})
+    html = html_of(replace(records.full_contents(), designs=records.found(none)), "en")
+    assert "Nothing keeps this promise" in html
+    assert "table-designs" not in html
 
 
 @pytest.mark.parametrize("name", list(records.full_contents().parts))

@@ -51,6 +51,19 @@ energy_price_per_kwh = 0.1
 """
 
 
+def test_a_power_cap_costs_time_and_one_that_cannot_be_kept_is_said(small, results):
+    def fleet(watts):
+        line = f"power_cap_w = {watts}\n" if watts else ""
+        return size(small("batch = 1\n", f"batch = 1\n{line}"), "--format", "json")
+
+    whole, held = (json.loads(fleet(watts).stdout)["options"][0] for watts in (None, 10))
+    assert held["p99_latency_ms"] > whole["p99_latency_ms"]
+    assert held["peak_power_w"] <= whole["peak_power_w"]
+    refused = fleet(3)
+    assert refused.returncode == 7
+    assert "power cap of 3 W" in refused.stderr
+
+
 def size(*arguments):
     return run(main, *arguments)
 

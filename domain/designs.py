@@ -1,0 +1,57 @@
+"""What was designed for a promise, and why nothing else does: an answer as it is stored."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from domain.prediction import Prediction
+from domain.record import Estimate, Identifier, NonNegative, Positive, Record, Sentence, Unknown
+
+Preference = Literal["accuracy", "price", "throughput"]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Wanted(Record):
+    """The promise: `p99_s` of a batch, waiting for its images included, with that probability.
+
+    `images_per_s` come in evenly, and 0 says that batches are there whole. `price_usd` is the most that
+    a device may cost, `power_cap_w` what it is held to; None where nobody asked.
+    """
+
+    p99_s: Positive
+    confidence: Share
+    images_per_s: NonNegative
+    least_accuracy: Share
+    price_usd: Positive | None = None
+    power_cap_w: Positive | None = None
+    prefer: Preference
+
+
+class DesignedDevice(Record):
+    """The best that one device does: what runs, how accurate it is, and how surely it is in time."""
+
+    device_id: Identifier
+    price_usd: Positive | Unknown
+    budget: Sentence
+    accuracy: Estimate | Unknown
+    prediction: Prediction
+    p99_s: Estimate
+    probability: Share
+
+
+class MissingDevice(Record):
+    """A device that keeps the promise in no way, and why."""
+
+    device_id: Identifier
+    reason: Sentence
+
+
+class Designs(Record):
+    """The devices that keep a promise, best first, and the others."""
+
+    format: Literal[1] = 1
+    wanted: Wanted
+    devices: tuple[DesignedDevice, ...]
+    missing: tuple[MissingDevice, ...] = ()
+    notes: tuple[Sentence, ...] = ()
+    made_by: Sentence = "python -m costmodel.design"
