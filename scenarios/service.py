@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from scipy.stats import norm
@@ -36,7 +37,7 @@ class Service:
 
     def factor(self, confidence: float) -> float:
         """How much longer than likely a batch takes with that probability at most."""
-        return math.exp(float(norm.ppf(confidence)) * self.log_sd)
+        return math.exp(_quantile(confidence) * self.log_sd)
 
     def times(self, factor: float) -> tuple[float, ...]:
         """Seconds by batch size where all take `factor` times as long as is likely."""
@@ -47,6 +48,12 @@ class Service:
         if not self.log_sd:
             return 1.0 if factor >= 1 else 0.0
         return float(norm.cdf(math.log(factor) / self.log_sd)) if factor > 0 else 0.0
+
+
+@cache
+def _quantile(share: float) -> float:
+    """Of a standard normal; asked for the same few shares again and again."""
+    return float(norm.ppf(share))
 
 
 def service_of(predictions: Mapping[int, Prediction], batch: int) -> Service:
