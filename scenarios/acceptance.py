@@ -21,7 +21,6 @@ from domain.device import DeviceSpec
 from domain.fit import Fit
 from domain.hosts import hosts_as_usual
 from domain.record import Record, Unknown
-from domain.routing import capacities_of_budget
 from domain.scenario import Drift, Finance, Ownership, Promise, Scenario, Site
 from domain.shell import emit, format_named, run_shell, say
 from domain.store import load, reference_root, results_root, save, stored_fits
@@ -368,7 +367,7 @@ def random_scenario(
         runtime="engine",
         executor=str(random.choice(["packed", "masked"])),  # type: ignore[arg-type]
         batch=int(random.choice([1, 4, 8])),
-        survival=capacities_of_budget(float(random.uniform(0.2, 1.0)), net.recursions),
+        survival=_falling(float(random.uniform(0.2, 1.0)), net.recursions),
         devices=tuple(chosen),
         demand=Demand(
             cameras=cameras,
@@ -388,6 +387,19 @@ def random_scenario(
         finance=Finance(horizon_years=3),
     )
     return scenario, chosen, None
+
+
+def _falling(mean: float, recursions: int) -> tuple[float, ...]:
+    """A survival that falls by the same share in every recursion and has that mean; p by bisection.
+
+    A scenario's survival may be any: this is no budget that a network serves at.
+    """
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        reached = sum(middle**r for r in range(1, recursions + 1)) / recursions
+        low, high = (middle, high) if reached < mean else (low, middle)
+    return tuple(high**r for r in range(1, recursions + 1))
 
 
 def main() -> None:

@@ -1,5 +1,7 @@
 """Splits hold out what they say; draws are the same every time."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -14,10 +16,11 @@ from costmodel.baselines import (
 from costmodel.blame import biases, operator_rows
 from costmodel.calibration import held_out_predictions, predictions_without
 from costmodel.draws import Draw, factor_of, promised_by_others, summary_of_draws
-from costmodel.kernelsplits import kernel_rows
+from costmodel.kernelsplits import GEMM_DEVICES, blocks_of, kernel_rows, unseen_family
 from costmodel.learning import learning_rows
 from costmodel.memory import allocated_bytes
 from costmodel.points import TooFewPoints, configuration_of, usable_points
+from costmodel.published import ASSUMED_GPU_LOG_SD
 from costmodel.splits import cpu_pairs, false_fits, routing_kind, scores_of
 from domain.catalogue import devices
 from domain.kernels import SITES, gemm_rows
@@ -157,6 +160,25 @@ def test_published_products_are_judged_with_their_family_left_out():
     judged = kernel_rows(rows, devices(), draws=2)
     assert kernel_rows(rows, devices(), draws=2) == judged
     by_name = {row.split: row for row in judged}
-    for name in ("a100-sxm-80", "l40s", "h100-sxm-80"):
-        few, none = by_name[f"gemm-{name}-8"], by_name[f"gemm-{name}"]
-        assert few.median_abs_error < none.median_abs_error
+    few, none = (
+        [by_name[f"gemm-{name}{suffix}"] for name in GEMM_DEVICES] for suffix in ("-8", "")
+    )
+    assert all(one.half_width < other.half_width for one, other in zip(few, none, strict=True))
+    # Two draws are few for one family, not for three together.
+    assert sum(row.median_abs_error for row in few) < sum(row.median_abs_error for row in none)
+
+
+def test_an_unseen_family_carries_what_families_may_differ_by():
+    rows, specs = gemm_rows(), devices()
+    blocks = [
+        blocks_of([row for row in rows if row.device_id == name], specs[name])
+        for name in GEMM_DEVICES
+    ]
+    draw = unseen_family(blocks[:2], blocks[2])
+    assert np.min(draw.log_sd) >= ASSUMED_GPU_LOG_SD
+    # What the judged family took sets nothing of its interval.
+    slower = replace(
+        blocks[2],
+        observations=replace(blocks[2].observations, seconds=3 * blocks[2].observations.seconds),
+    )
+    assert unseen_family(blocks[:2], slower).log_sd == pytest.approx(draw.log_sd)
