@@ -119,7 +119,7 @@ laws: setup-dev ## the laws of sizing and cost, 5,000 cases of each (20 minutes)
 hostile: setup-dev ## 10,000 hostile scenario files and command lines (results/reference/hostile.json)
 	@$(py) -m tests.faults --only scenarios --output results/reference/hostile.json
 
-rehearsal: setup setup-debian ## the acceptance kit with this CPU as the delivered machine (quiet machine, 15 minutes)
+rehearsal: setup setup-debian ## the acceptance kit with this CPU as the delivered machine (quiet machine, half an hour)
 	@$(py) -m profiler run --brief --device cpu --out $(SESSION)
 	@$(py) -m costmodel.fit --journal $(SESSION)
 	@$(py) -m scenarios.size scenarios/rehearsal.toml --output results/plans/rehearsal.txt

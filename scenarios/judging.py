@@ -50,8 +50,8 @@ def judged(
         if environment
         else "no machine"
     )
-    if environment and environment.device_id != terms.device_id:
-        machine += f" ({environment.device_id}; the promise was of {terms.device_id})"
+    if environment and terms.device_id not in (environment.device_id, environment.machine_id):
+        machine += f" ({environment.machine_id}; the promise was of {terms.device_id})"
     return AcceptanceVerdict(
         terms=terms,
         points=verdicts,
