@@ -29,6 +29,8 @@ from domain.units import HOURS_PER_YEAR
 OUT_OF_DATE = ("HISTORICAL", "PRE-CUT")
 HOURS = exact(HOURS_PER_YEAR)
 MONTHS = 12
+# What grows with the hours rented; people, lines and storage are paid however few they are.
+BY_THE_HOUR = frozenset({"compute", "unused-devices", "support"})
 
 
 def rates_for(
@@ -207,8 +209,9 @@ def break_even(
     """Owning `owned` against renting `rented`, over the same years.
 
     Running costs are cash: what is depreciated is in none of them. `busy_energy` is the part of a
-    year's running cost that an idle fleet would not have. Of a reservation, paid whether used or
-    not, hours are hours of the calendar.
+    year's running cost, after tax, that an idle fleet would not have. Of a reservation, paid
+    whether used or not, hours are hours of the calendar. At another utilisation only what is rented
+    by the hour changes: the people, the same on both sides, cost as much.
     """
     with localcontext() as context:
         context.prec = 60
@@ -228,8 +231,13 @@ def break_even(
                 f"{yearly:,.0f} {owned.currency} a year, renting {paid / years:,.0f}"
             )
         else:
+            by_the_hour = _share_by_the_hour(rented)
+            anyway = (1 - by_the_hour) * paid / years
             use = break_even_utilisation(
-                max(yearly - busy_energy, Decimal(0)), HOURS, rented_h, busy_energy / hours
+                max(yearly - busy_energy - anyway, Decimal(0)),
+                HOURS,
+                by_the_hour * rented_h,
+                busy_energy / hours,
             )
         return BreakEven(
             contract=rate.contract,
@@ -245,6 +253,14 @@ def break_even(
             net_present_value=worth.quantize(smallest_unit(owned.currency)),
             rate_of_return=rate_of_return(cash),
         )
+
+
+def _share_by_the_hour(rented: Ownership) -> Decimal:
+    """Of what renting costs, the share that grows with its hours; tax takes of all alike."""
+    before_tax = [line for line in rented.lines if line.name != "tax-relief"]
+    whole = _cash(before_tax)
+    hourly = _cash(line for line in before_tax if line.name in BY_THE_HOUR)
+    return hourly / whole if whole else Decimal(1)
 
 
 def _cash(lines: Iterable[CostLine]) -> Decimal:

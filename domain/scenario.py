@@ -28,6 +28,9 @@ from domain.record import (
     Unknown,
 )
 
+# Of all images, the share that a promise of p99 lets be late.
+LATE_SHARE = 0.01
+
 Money = Annotated[Decimal, Field(allow_inf_nan=False)]
 Price = Annotated[Decimal, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -53,12 +56,18 @@ class Drift(Record):
     """How far images may stray from their typical routing.
 
     `corruption` moves the survival of tokens towards full depth by that share of the way;
-    `fallback_share` is the share of running time that the guard spends at full depth.
+    `fallback_share` is the share of running time that the guard spends at full depth: where it is
+    more than may be late, the promise must hold there too.
     """
 
     corruption: Share = 0.0
     fallback_share: Share = 0.0
     hold_at_full_depth: bool = False
+
+    @property
+    def is_promised_at_full_depth(self) -> bool:
+        """Whether the promise must hold at full depth: asked for, or as time there is not rare."""
+        return self.hold_at_full_depth or self.fallback_share > LATE_SHARE
 
 
 class Site(Record):
@@ -308,7 +317,8 @@ class FleetOption(Record):
     """One device type that could serve the scenario, or the reason why it can not.
 
     `host_places` is how many devices its host could hold, `devices_per_host` how many it is to
-    hold at most: a host fails with all of them.
+    hold at most: a host fails with all of them. `servers_by_year` are those of a site, spares
+    aside, in each year of the horizon; `servers` those of the busiest.
     """
 
     device_id: str
@@ -334,6 +344,7 @@ class FleetOption(Record):
     simulated_p99_s: Estimate | Unknown = Unknown(reason="not simulated")
     batch_limit_s: NonNegative = 0.0
     device_class: DeviceClass | None = None
+    servers_by_year: tuple[PositiveCount, ...] = ()
     against: tuple[BreakEven, ...] = ()
     notes: tuple[Sentence, ...] = ()
 

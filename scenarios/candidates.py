@@ -70,7 +70,7 @@ def candidates_of(
         loaded = typical
         if at_full is not None:
             loaded = mixed(typical, at_full, scenario.routing.fallback_share)
-        is_worst = at_full is not None and scenario.routing.hold_at_full_depth
+        is_worst = at_full is not None and scenario.routing.is_promised_at_full_depth
         found.append(
             Candidate(
                 batch=batch,

@@ -3,7 +3,6 @@
 All with the same promise and the same spares. Pure: a scenario, predictions and prices in, ways out.
 """
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -25,7 +24,7 @@ from domain.scenario import (
     Scenario,
 )
 from scenarios.candidates import Candidate, Forecasts, candidates_of
-from scenarios.cloud import cheapest_rates, rented, to_rent
+from scenarios.cloud import cheapest_rates, rented, rented_by_year, to_rent
 from scenarios.demand import Times
 from scenarios.pricing import demands_of
 from scenarios.sensitivity import Holding, holding_of, scaled
@@ -33,6 +32,8 @@ from scenarios.sizing import option_of, plan_of
 
 # Of each kind, so many of the quickly sized fleets are sized again, image by image.
 MOST_REFINED = 2
+# Lines of renting that are paid at the site, in its own currency.
+LOCAL = frozenset({"staff", "uplink"})
 KIND_OF: dict[str, WayKind] = {"edge": "edge"}
 
 
@@ -40,7 +41,7 @@ KIND_OF: dict[str, WayKind] = {"edge": "edge"}
 class Found:
     """One way with its cost: `holdings` are what is owned of it, `rent` the cost of what is rented.
 
-    `rate` is that of the rented part.
+    `local` is what of that goes to people and lines, not to the cloud; `rate` is what is rented at.
     """
 
     kind: WayKind
@@ -50,6 +51,7 @@ class Found:
     holdings: tuple[Holding, ...] = ()
     rate: HourlyRate | None = None
     rent: Decimal = Decimal(0)
+    local: Decimal = Decimal(0)
 
 
 def owned_ways(
@@ -181,19 +183,12 @@ def _rented(
     """The option's fleet under each contract; by the hour, no more than each load needs."""
     if option.reason:
         return
-    demands = demands_of(scenario)
     for contract, rate in rates.items():
-        up = 1 - scenario.cloud.spot_interrupted_share if contract == "spot" else 1.0
-        # All sites share one place: spares of each, and what stands in for interrupted ones.
-        counts = [
-            math.ceil(to_rent(scenario, rate, option.servers, demand.sites) / up)
-            for demand in demands
-        ]
+        counts = rented_by_year(scenario, rate, option)
         if by_load and not rate.is_paid_idle:
             sites = scenario.demand.sites
             needed = {
-                load: math.ceil(to_rent(scenario, rate, each.servers, sites) / up)
-                for load, each in by_load.items()
+                load: to_rent(scenario, rate, each.servers, sites) for load, each in by_load.items()
             }
             cost = rent_by_load(scenario, rate, needed)
         else:
@@ -208,11 +203,20 @@ def _rented(
                     option=_counting(option, max(counts)),
                     cost=cost,
                     rent=cost.total,
+                    local=local_part(cost),
                     rate=rate,
                     how=f"{max(counts)} × {option.device_name} in {count} × {rate.price.provider} "
                     f"{rate.price.instance}, {contract}{label}, price of {rate.price.as_of}",
                 ),
             )
+
+
+def local_part(cost: Ownership) -> Decimal:
+    """What of the cost of renting moves with no cloud's price: people and lines, after tax."""
+    before_tax = [line for line in cost.lines if line.name != "tax-relief"]
+    whole = sum((line.amount for line in before_tax), Decimal(0))
+    local = sum((line.amount for line in before_tax if line.name in LOCAL), Decimal(0))
+    return cost.total * local / whole if whole else Decimal(0)
 
 
 def _counting(option: FleetOption, devices: int) -> FleetOption:

@@ -1,8 +1,10 @@
 """The same fleet, rented: break-even of owning against each contract that a cloud offers."""
 
+import math
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
 
+from costmodel.cashflow import exact
 from costmodel.drawn import power_of
 from costmodel.ownership import energy_price
 from costmodel.renting import break_even, devices_in, instances_of, rates_for, rent_of
@@ -65,7 +67,7 @@ def _against(
     demands = demands_of(scenario)
     hours = sum(map(hours_of, demands)) / len(demands)
     for rate in cheapest_rates(option.device_id).values():
-        counts = [to_rent(scenario, rate, option.servers, demand.sites) for demand in demands]
+        counts = rented_by_year(scenario, rate, option)
         rent = rented(scenario, rate, counts, owned.images)
         if isinstance(rent, Ownership):
             yield break_even(
@@ -79,9 +81,23 @@ def _against(
             )
 
 
+def rented_by_year(scenario: Scenario, rate: HourlyRate, option: FleetOption) -> list[int]:
+    """Devices to rent in each year for what the option's fleet serves in it, and no more."""
+    demands = demands_of(scenario)
+    servers = option.servers_by_year or (option.servers,) * len(demands)
+    return [
+        to_rent(scenario, rate, count, demand.sites)
+        for count, demand in zip(servers, demands, strict=True)
+    ]
+
+
 def to_rent(scenario: Scenario, rate: HourlyRate, servers: int, sites: int) -> int:
-    """Devices to rent for so many that serve at each site: an instance fails with all of its own."""
-    return devices_to_rent(servers, sites, scenario.promise, devices_in(rate))
+    """Devices to rent for so many that serve at each site: an instance fails with all of its own.
+
+    All sites share one place. Of spot instances more, for those that are interrupted.
+    """
+    up = 1 - scenario.cloud.spot_interrupted_share if rate.contract == "spot" else 1.0
+    return math.ceil(devices_to_rent(servers, sites, scenario.promise, devices_in(rate)) / up)
 
 
 def hours_of(demand: Demand) -> float:
@@ -92,14 +108,17 @@ def hours_of(demand: Demand) -> float:
 def busy_energy(
     scenario: Scenario, option: FleetOption, device: DeviceSpec, prediction: Prediction
 ) -> Decimal:
-    """What a year's work costs in energy beyond idling, for the whole fleet."""
+    """What a year's work costs in energy beyond idling, for the whole fleet, after tax."""
     power, site = power_of(device, prediction.power_w), scenario.site
     if isinstance(power, Unknown):
         return Decimal(0)
     extra_w = power.peak_w.value - power.idle_w.value
-    return energy_price(
-        power_w=extra_w * option.devices * option.utilisation * load_share(scenario.demand),
+    # Spares idle: the utilisation is that of the devices that serve.
+    at_work = option.sites * option.servers
+    before_tax = energy_price(
+        power_w=extra_w * at_work * option.utilisation * load_share(scenario.demand),
         pue=site.pue_of(device.device_class),
         hours=HOURS_PER_YEAR,
         price_per_kwh=site.energy_price_per_kwh + site.energy_levy_per_kwh,
     )
+    return before_tax * (1 - exact(scenario.finance.tax_rate))

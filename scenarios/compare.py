@@ -106,7 +106,7 @@ def choice_of(
     near = holdings[:MOST_HOLDINGS]
     return Choice(
         scenario=scenario,
-        ways=tuple(_ways(scenario, ways, draws, seed)),
+        ways=tuple(ways_of(scenario, ways, draws, seed)),
         refused=(*not_mixed, *refused),
         peers=tuple(peers_of(scenario, ways, devices, fits)),
         swings=tuple(sorted(swings_of(scenario, near), key=_width, reverse=True)),
@@ -142,7 +142,7 @@ def holdings_of(
     return found
 
 
-def _ways(scenario: Scenario, found: Sequence[Found], draws: int, seed: int) -> Iterator[Way]:
+def ways_of(scenario: Scenario, found: Sequence[Found], draws: int, seed: int) -> Iterator[Way]:
     """Ways with their drawn costs, cheapest first. What is rented moves with clouds' prices."""
     random = np.random.default_rng((seed, 1))
     bands = scenario.uncertainty
@@ -154,7 +154,7 @@ def _ways(scenario: Scenario, found: Sequence[Found], draws: int, seed: int) -> 
     )
     seen = [drawn(scenario, way.holdings, draws, seed) for way in found]
     costs = {
-        number: sum(of.costs.values(), float(way.rent) * rent * rate)
+        number: sum(of.costs.values(), float(way.local) + float(way.rent - way.local) * rent * rate)
         for number, (way, of) in enumerate(zip(found, seen, strict=True))
     }
     order = sorted(range(len(found)), key=lambda number: found[number].cost.total)

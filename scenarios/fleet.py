@@ -259,7 +259,7 @@ def least_fleet(
     if demand.arrivals != "offline" and latency_s > promise.p99_latency_s:
         return (
             f"one batch of {batch} takes up to {shown(latency_s, 's')}, the promise is "
-            f"{shown(promise.p99_latency_s, 's')}; a smaller batch may keep it"
+            f"{shown(promise.p99_latency_s, 's')}" + "; a smaller batch may keep it" * (batch > 1)
         )
 
     def suffices(servers: int) -> bool:

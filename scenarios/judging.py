@@ -119,7 +119,7 @@ def _fleet_said(
     scenario: Scenario, terms: AcceptanceTerms, verdicts: Sequence[PointVerdict]
 ) -> str:
     """How many devices the measured times need, against what was planned."""
-    at_full = scenario.routing.hold_at_full_depth
+    at_full = scenario.routing.is_promised_at_full_depth
     seen = {
         promise.batch: verdict.measured_s.value
         for promise, verdict in zip(terms.points, verdicts, strict=True)

@@ -27,6 +27,7 @@ from scenarios.choosing import (
     candidate_of,
     changed,
     images_of,
+    local_part,
     nearer,
     rent_by_load,
     up_to,
@@ -280,6 +281,7 @@ def _burst(
         option=_together([own.option, _farther(option, scenario)], devices=own.option.devices),
         cost=_added_up(scenario, [own.cost, rent]),
         rent=rent.total,
+        local=local_part(rent),
         rate=rate,
         how=f"{own.how}; up to {max(needed.values())} × {option.device_name} more from "
         f"{rate.price.provider} {rate.price.instance} on demand in {significant(hours)} hours a "

@@ -71,7 +71,16 @@ def _placed(
         )
         for demand in demands
     ]
-    total, hosts = max(use.devices for use in uses), busiest.sites * in_hosts
+    # What is bought is for the year with the most devices; the promise is of the busiest site.
+    most = max(
+        demands,
+        key=lambda each: (
+            each.sites * placement.devices[each],
+            each.sites,
+            fleets[each].servers,
+        ),
+    )
+    total, hosts = most.sites * placement.devices[most], max(use.hosts(host) for use in uses)
     return FleetOption(
         device_id=device.id,
         device_name=device.name,
@@ -83,9 +92,10 @@ def _placed(
         ownership=_owned(scenario, device, candidate, uses, host),
         batch=candidate.batch,
         batch_limit_s=candidate.promised.full_s * candidate.promised.factor(promise.confidence),
-        sites=busiest.sites,
+        sites=most.sites,
         servers=fleet.servers,
-        spares=per_site - fleet.servers,
+        servers_by_year=tuple(fleets[demand].servers for demand in demands),
+        spares=placement.devices[most] - fleets[most].servers,
         hosts=hosts,
         devices_per_host=placement.per_host,
         host_places=places,

@@ -114,7 +114,7 @@ def confirmed(
                 )
             }
             if option == plan.chosen:
-                worst = plan.scenario.routing.hold_at_full_depth
+                worst = plan.scenario.routing.is_promised_at_full_depth
                 held = forecasts[option.device_id]
                 service = service_of(_predicted(held.full if worst else held.routed), option.batch)
                 changes["simulated_p99_s"] = _simulated(plan, option, service, recorded_s)

@@ -129,6 +129,33 @@ def test_break_even_does_not_depend_on_how_the_price_is_written_off(life, method
     assert first == second
 
 
+@given(st.decimals(0, 10**6, places=2), st.sampled_from([0.0, 0.3]))
+def test_people_on_both_sides_do_not_move_the_break_even_utilisation(wages, tax):
+    alone, with_people = (
+        Finance(horizon_years=2, maintenance_per_year=0.0, tax_rate=tax, staff_per_year=paid)
+        for paid in (Decimal(0), wages)
+    )
+    free, paid = (
+        break_even(owned(finance=each), rented(devices=8, finance=each), rate(), 1, 1000.0)
+        for each in (alone, with_people)
+    )
+    assert paid.utilisation == pytest.approx(free.utilisation, rel=Decimal("2e-5"))
+
+
+def test_what_a_cloud_asks_however_few_hours_speaks_for_owning_not_for_hours():
+    # 8,000 of devices over two years; renting asks 12 × 100 a year beside its 8 an hour.
+    found = break_even(
+        owned(energy_price_per_kwh=Decimal(0)),
+        rented(devices=8, uplink_per_month=Decimal(100)),
+        rate(),
+        1,
+        1000.0,
+    )
+    assert found.utilisation == pytest.approx(
+        Decimal(4000 - 1200) / (8760 * 8), rel=Decimal("1e-5")
+    )
+
+
 def test_renting_that_is_cheaper_than_running_never_breaks_even():
     own = owned(energy_price_per_kwh=Decimal(10))
     found = break_even(own, rented(devices=8), rate(), 1, 1000.0)

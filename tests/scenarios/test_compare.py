@@ -1,15 +1,24 @@
 """The command on real files: ways, peers, swings and worth, from the committed reference."""
 
 import json
+from decimal import Decimal
 
 import pytest
 
+from costmodel.renting import rates_for
+from domain.catalogue import cloud_prices
 from domain.choice import Choice
+from domain.scenario import Finance
 from domain.store import committed_cards, load
-from scenarios.compare import main
+from scenarios.candidates import Forecasts
+from scenarios.choosing import Found, local_part
+from scenarios.cloud import rented
+from scenarios.compare import main, ways_of
 from scenarios.peers import accuracy_seen_here
 from scenarios.reading import LIBRARY
+from scenarios.sizing import option_of
 from tests.scenarios.commands import run
+from tests.scenarios.records import device, prediction, scenario
 from tests.scenarios.test_size import SMALL
 
 LINE = LIBRARY / "inspection-line.toml"
@@ -83,6 +92,29 @@ def test_base_load_owned_and_peak_rented_lies_between(results):
     hourly = min(float(way["total"]) for way in ways if way["name"].endswith(("on-demand", "spot")))
     assert 0 < float(mixed["total"]) < 2 * hourly
     assert "owned; up to" in mixed["how"]
+
+
+def test_people_do_not_move_with_the_prices_of_clouds():
+    rate = next(each for each in rates_for("l4", cloud_prices(), ()) if each.price.gpu_count == 1)
+    widths = []
+    for wages in (Decimal(0), Decimal(10**6)):
+        asked = scenario(finance=Finance(horizon_years=1, tax_rate=0.3, staff_per_year=wages))
+        option = option_of(asked, device("l4"), Forecasts.of_one(prediction("l4")))
+        cost = rented(asked, rate, [2], 1e6)
+        way = Found(
+            kind="cloud",
+            option=option,
+            cost=cost,
+            how="toy",
+            rate=rate,
+            rent=cost.total,
+            local=local_part(cost),
+        )
+        (told,) = ways_of(asked, [way], 500, 0)
+        widths.append(told.cost.high - told.cost.low)
+        assert told.cost.low < float(told.total) < told.cost.high
+    assert widths[0] > 0
+    assert widths[1] == pytest.approx(widths[0], rel=1e-6)
 
 
 def test_accuracy_seen_here_is_a_mean_over_seeds_with_its_range():

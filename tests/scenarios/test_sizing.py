@@ -6,11 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from costmodel.renting import rates_for
+from domain.catalogue import cloud_prices
 from domain.demand import Shift, Stage
 from domain.prediction import Refusal
 from domain.record import Unknown
 from domain.scenario import Drift, Finance, Host, Hosts, Ownership, Promise, Site
 from scenarios.candidates import Candidate, Forecasts
+from scenarios.cloud import rented_by_year
 from scenarios.demand import running_share
 from scenarios.fleet import (
     Fleet,
@@ -146,7 +149,9 @@ def test_cheapest_first_then_unpriced_then_refused():
     assert unpriced.devices > 0
     assert not unpriced.reason
     assert all(option.reason and not option.devices for option in refused)
-    assert "smaller batch" in refused[1].reason
+    # No batch is smaller than one, so none is offered.
+    assert refused[1].reason == "one batch of 1 takes up to 200 ms, the promise is 100 ms"
+    assert "smaller batch" in least_fleet(demand(), Promise(p99_latency_s=0.1), 0.2, 2, 0.0)
     assert "10%" in refused[2].reason
     assert type(plan).model_validate_json(plan.model_dump_json()) == plan
 
@@ -291,6 +296,13 @@ def test_full_depth_is_what_counts_where_the_promise_must_hold_there():
     assert "full depth" in refused.reason
 
 
+@pytest.mark.parametrize(("share", "servers"), [(0.0, 1), (0.01, 1), (0.011, 2), (1.0, 2)])
+def test_more_time_in_fallback_than_may_be_late_is_promised_too(share, servers):
+    routed, full = {"one": prediction("one", 0.002)}, {"one": prediction("one", 0.004)}
+    option = planned(routed, full, routing=Drift(fallback_share=share)).options[0]
+    assert (option.servers, option.meets_full_depth) == (servers, servers == 2)
+
+
 def test_time_in_fallback_costs_energy():
     routed, full = {"one": prediction("one", 0.002)}, {"one": prediction("one", 0.02)}
     never, often = (
@@ -322,9 +334,43 @@ def test_growth_and_stages_buy_when_they_need():
     )
     rolled = planned({"one": prediction("one", 0.01)}, stages=wider, finance=years).options[0]
     assert (rolled.devices, rolled.sites, rolled.hosts) == (40, 8, 40)
+    # The largest site first, many small ones after it: what is bought is for those.
+    smaller = (
+        Stage(name="largest line", from_year=1, cameras=40),
+        Stage(name="roll-out", from_year=2, cameras=10, sites=8),
+    )
+    spread = planned({"one": prediction("one", 0.01)}, stages=smaller, finance=years).options[0]
+    assert (spread.devices, spread.sites, spread.spares, spread.hosts) == (16, 8, 1, 16)
+    assert (spread.servers, spread.servers_by_year) == (4, (4, 1, 1))
     assert staged.ownership.lines[0].by_year == (2000, 2000, 46000, 0)
     per_year = 10 / 2.0 * 3600 * 8760
     assert staged.ownership.images == pytest.approx(per_year * (1 + 2 + 40))
+
+
+def test_what_is_rented_grows_with_the_demand_as_what_is_owned_does():
+    years = Finance(horizon_years=3)
+    l4 = next(rate for rate in rates_for("l4", cloud_prices(), ()) if rate.price.gpu_count == 1)
+    grown = planned(
+        {"l4": prediction("l4", 0.01)}, demand=demand(20, growth_per_year=1.0), finance=years
+    )
+    option = grown.options[0]
+    assert option.servers_by_year == (2, 4, 8)
+    assert rented_by_year(grown.scenario, l4, option) == [3, 5, 9]
+    spot = l4.model_copy(update={"contract": "spot"})
+    assert rented_by_year(grown.scenario, spot, option) == [4, 6, 10]
+    # Each year as if it were the only one.
+    alone = [
+        rented_by_year(each.scenario, l4, each.options[0])
+        for cameras in (20, 40, 80)
+        for each in [
+            planned(
+                {"l4": prediction("l4", 0.01)},
+                demand=demand(cameras),
+                finance=Finance(horizon_years=1),
+            )
+        ]
+    ]
+    assert alone == [[3], [5], [9]]
 
 
 def test_a_shift_calendar_counts_its_hours():
