@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from costmodel.columns import Places, aligned
 from costmodel.operators import Operator
 from costmodel.work import Array
 from domain.fit import Discrepancy
@@ -22,6 +23,8 @@ LOG_SD = 0.06
 NUGGET_LOG_SD = 0.02
 # Ten spreads: more is no neighbour's share but a file that was tampered with.
 MOST_LOG = 10 * LOG_SD
+# Places that are looked at together, so that their kernel stays in the cache.
+PLACES_TOGETHER = 1_024
 FEATURES = (
     "rows", "length", "width", "attention_calls", "half", "threads", "gathers", "prologue",
     "epilogue",
@@ -35,25 +38,31 @@ def features_of_group(
 
     `setting` is what the operators do not say: half precision, doublings of threads.
     """
-    places = places_of_group(operators, setting)
+    places = places_of_group(operators, setting)[0]
     return None if places is None or np.isnan(places).any() else tuple(map(float, places[0]))
 
 
-def places_of_group(operators: Sequence[Operator], setting: Mapping[str, float]) -> Array | None:
-    """The same for operators of many batches, one row each; not a number where nothing is left."""
+def places_of_group(
+    operators: Sequence[Operator], setting: Mapping[str, float]
+) -> tuple[Array | None, Places | None]:
+    """The same for operators of many batches, one row each; not a number where nothing is left.
+
+    Where the operators' numbers are columns, one row a level, and which of them each batch has.
+    """
     layer = next((each for each in operators if each.name == "mlp-in"), None)
     attention = next((each for each in operators if each.name == "attention"), None)
     if layer is None or attention is None:
-        return None
+        return None, None
     stages = {each.stage for each in operators}
     is_whole = len(stages) > 1
-    rows, length = (np.asarray(x, dtype=float) for x in (layer.rows, attention.columns))
+    loads, at = aligned(layer.rows, attention.columns, attention.calls)
+    rows, length, calls = (np.asarray(x, dtype=float) for x in loads)
     is_there = (rows > 0) & (length > 0)
     found: dict[str, Array | float] = {
         "rows": np.log(np.where(is_there, rows, np.nan)),
         "length": np.log(np.where(is_there, length, np.nan)),
         "width": math.log(layer.inner),
-        "attention_calls": np.log(np.maximum(np.asarray(attention.calls) / layer.calls, 1.0)),
+        "attention_calls": np.log(np.maximum(calls / layer.calls, 1.0)),
         "half": setting.get("half", 0.0),
         "threads": setting.get("threads", 0.0),
         "gathers": float(any(each.family == "gather" for each in operators)),
@@ -61,7 +70,7 @@ def places_of_group(operators: Sequence[Operator], setting: Mapping[str, float])
         "epilogue": float(not is_whole and "epilogue" in stages),
     }
     columns = np.broadcast_arrays(*(np.atleast_1d(found[name]) for name in FEATURES))
-    return np.stack(columns, axis=1)
+    return np.stack(columns, axis=1), at
 
 
 def discrepancy_of(
@@ -98,10 +107,22 @@ def factors_of(
 
 
 def log_corrections(discrepancy: Discrepancy, places: Array) -> Array:
-    """The same for many groups, one row each; 0 where a place is not a number."""
-    near = _kernel(places, np.array(discrepancy.points))
-    found = np.clip(near @ np.array(discrepancy.weights), -MOST_LOG, MOST_LOG)
-    return np.asarray(np.nan_to_num(found, nan=0.0))
+    """The same for many groups, one row each; 0 where a place is not a number.
+
+    The kernel is a product over features: what all places share is one factor of each point's
+    weight, and points that are alike in the rest are one point with the sum of their weights.
+    """
+    points, weights = np.array(discrepancy.points), np.array(discrepancy.weights)
+    is_shared = (places == places[:1]).all(axis=0)
+    weights = weights * _kernel(places[:1, is_shared], points[:, is_shared])[0]
+    found = np.full(len(places), weights.sum())
+    if not is_shared.all():
+        distinct, which = np.unique(points[:, ~is_shared], axis=0, return_inverse=True)
+        summed = np.bincount(which.ravel(), weights, len(distinct)) / LOG_SD**2
+        for start in range(0, len(places), PLACES_TOGETHER):
+            some = slice(start, start + PLACES_TOGETHER)
+            found[some] = _kernel(places[some, ~is_shared], distinct) @ summed
+    return np.asarray(np.nan_to_num(np.clip(found, -MOST_LOG, MOST_LOG), nan=0.0))
 
 
 def _kernel(one: Array, other: Array) -> Array:

@@ -1,27 +1,33 @@
-"""Many batches of one network at once: loads as arrays, seconds as an array. Pure.
+"""Many batches of one network at once: loads as columns, seconds as an array. Pure.
 
-The same equations as for one workload. Operators are taken one by one, each for a stretch of
-batches that stays in the cache, so that a prediction costs less than a microsecond.
+The same equations as for one workload, each operator once for every number of tokens that occurs
+and for all recursions together, so that a prediction costs less than a microsecond or two.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from costmodel.columns import Numbers, by_stretches, column_of
 from costmodel.discrepancy import log_corrections, places_of_group
 from costmodel.latency import Coefficients, launch_s, operator_s, together_s
-from costmodel.loads import loads_of_batches
-from costmodel.operators import operators_for
+from costmodel.loads import columns_of_batches
+from costmodel.operators import Operator, operators_for
 from costmodel.reach import Reach, setting_for
-from costmodel.work import Array, Machine, Rates, Work, grouped
+from costmodel.work import LOADS, Array, Machine, Rates, Work, grouped
 from domain.architecture import Architecture
 from domain.fit import Discrepancy
 from domain.record import Executor, Precision
 from domain.workload import Workload
 
-# Batches that are reckoned together: 128 KB a column.
-STRETCH = 16_384
+# Batches times recursions, and counts, that are held at once: 8 MB and 32 MB an array.
+MOST_STAGES, MOST_COUNTS = 1_048_576, 4_194_304
+# The stage that stands for all recursions after the first.
+LATER = "recursion-2"
+NO_LOADS = dict.fromkeys(LOADS, 0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,34 +58,72 @@ class Asked:
 
 def batches_s(asked: Asked, counts: NDArray[np.int64], batch: NDArray[np.int64]) -> Array:
     """Seconds of every batch; `counts` and `batch` as `loads_of_batches` takes them."""
-    starts = range(0, len(counts), STRETCH)
-    return np.concatenate(
-        [
-            _stretch_s(asked, counts[start : start + STRETCH], batch[start : start + STRETCH])
-            for start in starts
-        ]
-    )
+    _, images, recursions = counts.shape
+    together = max(1, min(MOST_STAGES // recursions, MOST_COUNTS // (images * recursions)))
+    parts = [slice(start, start + together) for start in range(0, len(counts), together)]
+    return np.concatenate([_part_s(asked, counts[part], batch[part]) for part in parts])
 
 
-def _stretch_s(asked: Asked, counts: NDArray[np.int64], batch: NDArray[np.int64]) -> Array:
-    loads = loads_of_batches(counts, batch, asked.executor, asked.net)
+def _part_s(asked: Asked, counts: NDArray[np.int64], batch: NDArray[np.int64]) -> Array:
+    loads = columns_of_batches(counts, batch, asked.executor, asked.net)
     operators = operators_for(asked.net, loads, precision=asked.precision, executor=asked.executor)
     groups = grouped(
         operators, asked.net, asked.executor, host_runs_ahead=asked.machine.host_runs_ahead
     )
     rates = Rates.of([asked.machine])
-    once_s = asked.coefficients["stage_s"]
-    total_s = np.zeros(len(counts))
+    rows = len(counts)
+
+    def group_s(device_s: Array, host_s: Array) -> Array:
+        return together_s(device_s, host_s, rates.host_runs_ahead, asked.coefficients["stage_s"])
+
+    total_s = np.zeros(rows)
     for group in groups:
-        device_s, host_s = np.zeros(len(counts)), np.zeros(len(counts))
-        for operator in group:
-            work = Work.alone(operator)
-            device_s += operator_s(work, rates, asked.coefficients)[0]
-            host_s += launch_s(work, asked.coefficients)[0]
-        own_s = together_s(device_s, host_s, rates.host_runs_ahead, once_s)
+        stages = dict.fromkeys(operator.stage for operator in group)
+        device_s: Numbers = 0.0
+        host_s: Numbers = 0.0
+        for stage in stages:
+            own = [operator for operator in group if operator.stage == stage]
+            own_s = [_operator_s(operator, rates, asked.coefficients) for operator in own]
+            seconds: list[Numbers] = [sum(each) for each in zip(*own_s, strict=True)]
+            if len(stages) > 1:
+                seconds = [_over_recursions(each, stage, counts) for each in seconds]
+            device_s, host_s = device_s + seconds[0], host_s + seconds[1]
+        whole_s = by_stretches(group_s, device_s, host_s)
         if asked.discrepancy is not None:
-            places = places_of_group(group, dict(asked.setting))
+            places, at = places_of_group(group, dict(asked.setting))
             if places is not None:
-                own_s = own_s * np.exp(log_corrections(asked.discrepancy, places))
-        total_s += own_s
+                whole_s = whole_s * column_of(
+                    np.exp(log_corrections(asked.discrepancy, places)), at
+                )
+        if len(stages) == 1:
+            whole_s = _over_recursions(whole_s, next(iter(stages)), counts)
+        total_s += np.asarray(whole_s)
     return total_s
+
+
+def _operator_s(
+    operator: Operator, rates: Rates, coefficients: Coefficients
+) -> tuple[Numbers, Numbers]:
+    """Device seconds and launch seconds of one operator, for every level or row of its numbers."""
+
+    def seconds(formula: Callable[[Work], Array], names: Sequence[str]) -> Numbers:
+        def of_numbers(*numbers: Any) -> Array:
+            alone = replace(operator, **(NO_LOADS | dict(zip(names, numbers, strict=True))))
+            return np.asarray(formula(Work.alone(alone))[0])
+
+        found: Numbers = by_stretches(of_numbers, *(getattr(operator, name) for name in names))
+        return found
+
+    return (
+        seconds(lambda work: operator_s(work, rates, coefficients), LOADS),
+        seconds(lambda work: launch_s(work, coefficients), ("calls",)),
+    )
+
+
+def _over_recursions(seconds: Numbers, stage: str, counts: NDArray[np.int64]) -> Numbers:
+    """The sum over the recursions that the stage of all later ones stands for."""
+    if stage != LATER:
+        return seconds
+    rows, _, recursions = counts.shape
+    every = np.broadcast_to(np.asarray(seconds), (recursions - 1) * rows)
+    return np.asarray(every.reshape(recursions - 1, rows).sum(axis=0))

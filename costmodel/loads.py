@@ -4,12 +4,14 @@ Of a routing distribution the expectation over batches drawn from it; of batches
 known the very numbers, many batches at once.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from costmodel.columns import Column, Numbers, Places, levelled
 from domain.architecture import Architecture
 from domain.record import Executor
 from domain.routing import RoutingDistribution
@@ -108,8 +110,83 @@ def loads_of_batches(
     )
 
 
-def _number(values: Array | float) -> float:
-    """An array where a number stands: what is computed with it is computed for every batch."""
+def columns_of_batches(
+    counts: NDArray[np.int64], batch: NDArray[np.int64], executor: Executor, net: Architecture
+) -> Loads:
+    """The same as columns of what differs; of all recursions after the first their batches, in turn.
+
+    Those have the same operators and differ in their loads only, so that one load stands for them:
+    its rows are the batches of the second recursion, then those of the third, and so on.
+    """
+    sizes, which = levelled(batch)
+    size = _number(Column(sizes.astype(float), which))
+    looks_back = net.is_routed and net.keys_and_values == "recursive-sharing"
+    if counts.shape[1] > 1 or looks_back:
+        return _columns_of(loads_of_batches(counts, batch, executor, net), size)
+    # Of images that are alike a load is a formula of two whole numbers, or of one.
+    if executor == "masked" or not net.is_routed:
+        images, tokens = sizes, np.full_like(sizes, net.tokens)
+        first, later = which, np.tile(which, counts.shape[2] - 1)
+        before = later
+    else:
+        wide = int(counts.max()) + 1
+        pairs, at = levelled(batch * wide + counts[:, 0].T)
+        images, tokens = np.divmod(pairs, wide)
+        first, later, before = at[0], at[1:].ravel(), at[:-1].ravel()
+    known = loads_of_batches(tokens[:, None, None], images, executor, net)
+
+    def column(values: float, at: Places) -> float:
+        return _number(values if np.ndim(values) == 0 else Column(np.asarray(values), at))
+
+    return Loads(
+        batch=size,
+        recursions=tuple(
+            Load(**{name: column(each, at) for name, each in vars(known.recursions[0]).items()})
+            for at in (first, later)
+            if at.size
+        ),
+        moved=(column(known.moved[0], before),),
+        remembered=(),
+    )
+
+
+def _columns_of(loads: Loads, size: float) -> Loads:
+    """Loads of known images: tokens are whole numbers that recur, squares are not."""
+    first, *later = loads.recursions
+    tokens, at = _levelled([load.tokens for load in loads.recursions])
+    # The last recursion's are no router's.
+    moved, before = _levelled(loads.moved[:-1] or loads.moved)
+    return Loads(
+        batch=size,
+        recursions=tuple(
+            Load(
+                images=_in_turn([load.images for load in some]),
+                tokens=_number(Column(tokens, own.ravel())),
+                squares=_in_turn([load.squares for load in some]),
+                attention_calls=_in_turn([load.attention_calls for load in some]),
+            )
+            for own, some in ((at[:1], [first]), (at[1:], later))
+            if some
+        ),
+        moved=(_number(Column(moved, before.ravel())),),
+        remembered=(loads.remembered[0], _in_turn(loads.remembered[1:])),
+    )
+
+
+def _levelled(values: Sequence[float]) -> tuple[Array, Places]:
+    """Levels of arrays that stand where numbers do, and where they are, one row an array."""
+    return levelled(np.stack(cast(Sequence[Array], values)))
+
+
+def _in_turn(values: Sequence[float]) -> float:
+    """The numbers of one recursion after those of another; one number where that is all of each."""
+    if all(np.ndim(each) == 0 for each in values):
+        return next(iter(values), 0.0)
+    return _number(np.concatenate(cast(Sequence[Array], values)))
+
+
+def _number(values: Numbers) -> float:
+    """A column or array where a number stands: computed with, it gives what each batch takes."""
     return cast(float, values)
 
 

@@ -34,6 +34,9 @@ def speed(
     models: Annotated[str, typer.Option(help="Presets or timm names, by comma.")] = MODELS,
     executor: Annotated[str, typer.Option(help="packed, masked, padded")] = "packed",
     workloads: Annotated[int, typer.Option(help="Predictions a network.")] = 200_000,
+    images: Annotated[
+        int, typer.Option(help="Images of a batch that differ; 0: of 1 to 64 that are alike.")
+    ] = 0,
     format: Annotated[str, typer.Option(help="table, json, csv or md")] = "table",
     output: Annotated[Path | None, typer.Option(help="Write the table there.")] = None,
 ) -> None:
@@ -41,15 +44,23 @@ def speed(
     shape = format_named(format)
     if not 1 <= workloads <= MOST_WORKLOADS:
         raise Complaint(f"wanted --workloads from 1 to {MOST_WORKLOADS:,}, got {workloads}")
+    most = MOST_WORKLOADS // workloads
+    if not 0 <= images <= most:
+        raise Complaint(f"wanted --images from 0 to {most:,} with so many workloads, got {images}")
     fits = stored_fits()
     spec = devices_named(device, fits, None)[0][0]
     nets = [model_named(name.strip(), None) for name in models.split(",")]
-    rows = [_timed(net, spec, fits, executor, workloads) for net in nets]
+    rows = [_timed(net, spec, fits, executor, workloads, images) for net in nets]
     emit(rendered(rows, shape), output)
 
 
 def _timed(
-    net: Architecture, device: DeviceSpec, fits: tuple[Fit, ...], executor: str, count: int
+    net: Architecture,
+    device: DeviceSpec,
+    fits: tuple[Fit, ...],
+    executor: str,
+    count: int,
+    images: int,
 ) -> dict[str, Cell]:
     workload = Workload(
         architecture=net,
@@ -63,9 +74,11 @@ def _timed(
         raise Complaint(reach.reason)
     asked = Asked.of(workload, reach)
     random = np.random.default_rng(SEED)
-    batch = random.integers(1, LARGEST_BATCH + 1, size=count)
+    drawn = random.integers(1, LARGEST_BATCH + 1, size=count)
+    batch = np.full(count, images) if images else drawn
+    shape = (count, images or 1, net.recursions)
     # Sorted downwards: tokens never come back.
-    counts = -np.sort(-random.integers(1, net.tokens + 1, size=(count, 1, net.recursions)), axis=2)
+    counts = -np.sort(-random.integers(1, net.tokens + 1, size=shape), axis=2)
     started_s = time.process_time()
     batches_s(asked, counts, batch)
     seconds = time.process_time() - started_s
@@ -75,6 +88,7 @@ def _timed(
         "fit": reach.fit.name,
         "neighbours": 0 if asked.discrepancy is None else len(asked.discrepancy.points),
         "workloads": count,
+        "images_that_differ": images,
         "predictions_per_core_second": round(count / seconds),
     }
 

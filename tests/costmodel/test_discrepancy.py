@@ -1,14 +1,20 @@
 """What neighbours share: exact where seen, nothing far away."""
 
+import math
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from costmodel.discrepancy import (
     FEATURES,
+    LOG_SD,
     MOST_LOG,
     discrepancy_of,
     features_of_group,
     log_correction,
+    log_corrections,
 )
 from costmodel.reach import check_coefficients
 from costmodel.work import groups_of
@@ -25,6 +31,33 @@ def test_a_place_that_was_seen_often_takes_what_was_seen_there_and_far_away_noth
     known = discrepancy_of([HERE] * 50, np.full(50, 0.05), np.full(50, 0.02))
     assert log_correction(known, HERE) == pytest.approx(0.05, rel=0.05)
     assert log_correction(known, FAR) == pytest.approx(0, abs=1e-9)
+
+
+@given(st.integers(0, 999), st.integers(1, 40), st.integers(1, 30))
+def test_many_places_take_what_the_sum_over_all_points_says(seed, places, points):
+    random = np.random.default_rng(seed)
+    # Numbers that recur, so that features are shared and points are alike in some.
+    seen = random.integers(0, 3, size=(points, len(FEATURES))) * random.uniform(0.5, 3)
+    where = random.uniform(0, 6, size=(places, len(FEATURES)))
+    is_shared = random.random(len(FEATURES)) < 0.6
+    where[:, is_shared] = where[0, is_shared]
+    weights = random.normal(0, 60, points)
+    known = Discrepancy(
+        features=FEATURES, points=tuple(map(tuple, seen.tolist())), weights=tuple(weights.tolist())
+    )
+    parts = [
+        [
+            w * LOG_SD**2 * math.exp(-sum((a - b) ** 2 for a, b in zip(x, y, strict=True)) / 2)
+            for w, y in zip(weights, seen, strict=True)
+        ]
+        for x in where
+    ]
+    plain = np.clip([math.fsum(each) for each in parts], -MOST_LOG, MOST_LOG)
+    # Weights of both signs cancel: what is left is known to the digits of its largest part.
+    largest = np.abs(parts).sum(axis=1)
+    found = log_corrections(known, where)
+    assert (np.abs(found - plain) <= 1e-10 * largest).all()
+    np.testing.assert_allclose(np.exp(found), np.exp(plain), rtol=1e-10)
 
 
 def test_one_wild_residual_is_believed_little():

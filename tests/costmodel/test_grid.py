@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from costmodel.discrepancy import discrepancy_of, features_of_group, log_correction
+from costmodel.discrepancy import FEATURES, discrepancy_of, features_of_group, log_correction
 from costmodel.grid import Asked, batches_s
-from costmodel.latency import group_s
+from costmodel.latency import group_s, launch_s, operator_s, together_s
 from costmodel.loads import loads_of, loads_of_batches
-from costmodel.work import Machine, Rates, Work, groups_of
+from costmodel.operators import operators_for
+from costmodel.work import Machine, Rates, Work, grouped, groups_of
 from domain.record import Executor
 from domain.routing import RoutingDistribution
 from domain.workload import Workload
@@ -52,6 +53,45 @@ def test_many_batches_take_what_each_takes_alone(data):
         alone = group_s(Work.of(groups), Rates.of([machine(ahead=ahead)] * len(groups)), LAW)
         shared = [log_correction(known, features_of_group(group, {})) for group in groups]
         assert seconds == pytest.approx(float(alone @ np.exp(shared)))
+
+
+def plain_s(asked, counts, batch):
+    """One batch: every operator of every recursion on its own, nothing looked up."""
+    loads = loads_of_batches(counts[None], np.array([batch]), asked.executor, asked.net)
+    operators = operators_for(asked.net, loads, precision=asked.precision, executor=asked.executor)
+    rates, total_s = Rates.of([asked.machine]), 0.0
+    for group in grouped(
+        operators, asked.net, asked.executor, host_runs_ahead=asked.machine.host_runs_ahead
+    ):
+        works = [Work.alone(operator) for operator in group]
+        device_s = sum(operator_s(work, rates, asked.coefficients)[0] for work in works)
+        host_s = sum(launch_s(work, asked.coefficients)[0] for work in works)
+        own_s = together_s(device_s, host_s, rates.host_runs_ahead, asked.coefficients["stage_s"])
+        place = features_of_group(group, dict(asked.setting))
+        total_s += own_s[0] * np.exp(log_correction(asked.discrepancy, place))
+    return total_s
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_batches_of_images_that_differ_or_recur_take_what_plain_formulas_say(data):
+    net = data.draw(architectures())
+    executor = data.draw(st.sampled_from(EXECUTORS))
+    images = 1 if executor == "capacity" else data.draw(st.integers(1, 3))
+    random = np.random.default_rng(data.draw(st.integers(0, 99)))
+    shape = (data.draw(st.integers(1, 12)), images, net.recursions)
+    counts = -np.sort(-random.integers(0, net.tokens + 1, size=shape), axis=2)
+    # Batches need not be a multiple of the images that stand for them.
+    sizes = random.integers(1, 4, size=len(counts))
+    points = random.normal(1.0, 1.5, size=(9, len(FEATURES)))
+    known = discrepancy_of([*map(tuple, points)], random.normal(0, 0.1, 9), np.full(9, 0.02))
+    asked = Asked(
+        net=net, precision="fp32", executor=executor, coefficients=LAW, discrepancy=known,
+        machine=machine(ahead=data.draw(st.booleans())),
+    )  # fmt: skip
+    together = batches_s(asked, counts, sizes)
+    for own, size, seconds in zip(counts, sizes, together, strict=True):
+        assert seconds == pytest.approx(plain_s(asked, own, size), rel=1e-10)
 
 
 @settings(max_examples=25)
