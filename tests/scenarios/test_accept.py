@@ -121,6 +121,19 @@ def test_a_machine_passes_where_it_is_as_quick_as_promised(kit, factor, code, ve
     assert stored.machine.startswith("Toy CPU")
 
 
+def test_another_machine_than_the_promised_one_is_named_so(kit):
+    environment = measured(workload()).environment
+    delivered(kit, 1.0, environment=environment.model_copy(update={"device_id": "other"}))
+    assert run(main, kit, "--judge").returncode == 0
+    strange = load(kit / "verdict.json", AcceptanceVerdict).machine
+    assert "(other; the promise was of" in strange
+    promised = load(kit / "terms.json", AcceptanceTerms).device_id
+    (kit / "measured" / "journal.jsonl").unlink()
+    delivered(kit, 1.0, environment=environment.model_copy(update={"device_id": promised}))
+    assert run(main, kit, "--judge").returncode == 0
+    assert "the promise was of" not in load(kit / "verdict.json", AcceptanceVerdict).machine
+
+
 def test_a_much_slower_machine_needs_more_devices_and_says_so(kit):
     delivered(kit, 8.0)
     done = run(main, kit, "--judge")
