@@ -150,7 +150,7 @@ def test_cheapest_first_then_unpriced_then_refused():
     assert not unpriced.reason
     assert all(option.reason and not option.devices for option in refused)
     # No batch is smaller than one, so none is offered.
-    assert refused[1].reason == "one batch of 1 takes up to 200 ms, the promise is 100 ms"
+    assert refused[1].reason == "one batch of 1 takes up to 1 s, the promise is 100 ms"
     assert "smaller batch" in least_fleet(demand(), Promise(p99_latency_s=0.1), 0.2, 2, 0.0)
     assert "10%" in refused[2].reason
     assert type(plan).model_validate_json(plan.model_dump_json()) == plan
