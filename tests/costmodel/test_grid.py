@@ -80,7 +80,8 @@ def test_batches_of_images_that_differ_or_recur_take_what_plain_formulas_say(dat
     images = 1 if executor == "capacity" else data.draw(st.integers(1, 3))
     random = np.random.default_rng(data.draw(st.integers(0, 99)))
     shape = (data.draw(st.integers(1, 12)), images, net.recursions)
-    counts = -np.sort(-random.integers(0, net.tokens + 1, size=shape), axis=2)
+    # Prefix tokens never leave.
+    counts = -np.sort(-random.integers(net.prefix_tokens, net.tokens + 1, size=shape), axis=2)
     # Batches need not be a multiple of the images that stand for them.
     sizes = random.integers(1, 4, size=len(counts))
     points = random.normal(1.0, 1.5, size=(9, len(FEATURES)))
