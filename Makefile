@@ -70,6 +70,7 @@ profile: ## measure this machine, fit, predict the catalogue, write the report [
 	@$(py) -m costmodel.validate --journal $(SESSION)
 	@$(py) -m costmodel.predict --device all --batch 32 --offers results/predictions/catalogue.json --output results/predictions/catalogue.txt
 	@$(py) -m costmodel.predict --device cpu --model morvit-fmnist
+	@$(py) -m costmodel.design --p99-ms 30 --designs results/predictions/designs.json --output results/predictions/designs.txt
 	@$(py) -m scenarios.size scenarios/library/inspection-line.toml --output results/plans/inspection-line.txt
 	@$(py) -m reports --session $(SESSION)
 

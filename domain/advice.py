@@ -66,10 +66,11 @@ def _sentences(plan: Plan, say: Say) -> Iterator[str]:
         yearly=_money(cost.equivalent_per_year or Decimal(0), currency, say),
     )
     if not isinstance(chosen.promise_probability, Unknown):
+        seen = chosen.seen_p99_s
         yield say(
-            "advice.sure" if scenario.demand.arrivals != "offline" else "advice.sure_offline",
+            "advice.sure_offline" if isinstance(seen, Unknown) else "advice.sure",
             chance=_chance(chosen.promise_probability, say),
-            p99=shown(_p99_s(chosen), "s"),
+            p99="" if isinstance(seen, Unknown) else shown(seen, "s"),
             promise=shown(scenario.promise.p99_latency_s, "s"),
             tier=say(f"tier.{chosen.tier}"),
         )
@@ -91,11 +92,6 @@ def _sentences(plan: Plan, say: Say) -> Iterator[str]:
 
 def _reason(option: FleetOption) -> str:
     return option.ownership.reason if isinstance(option.ownership, Unknown) else ""
-
-
-def _p99_s(option: FleetOption) -> float:
-    seen = option.replayed_p99_s
-    return option.p99_latency_s if isinstance(seen, Unknown) else seen.value
 
 
 def _money(amount: Decimal, currency: str, say: Say) -> str:

@@ -6,11 +6,10 @@ from typing import Annotated
 from pydantic import ConfigDict, Field
 
 from domain.architecture import Architecture
-from domain.record import Estimate, Record, Sentence, Unknown
+from domain.record import Estimate, Record, Sentence, Share, Unknown
 from domain.routing import RoutingDistribution, routing_of_budget
 from domain.statistics import share_interval
 
-Share = Annotated[float, Field(ge=0, le=1)]
 # An interval of a share takes memory for each image.
 MOST_TEST_IMAGES = 1_000_000
 

@@ -1,14 +1,11 @@
 """What there is to choose from: ways to serve one demand, how sure their costs are, what decides."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field
-
-from domain.record import Count, Estimate, Identifier, NonNegative, Record, Sentence, Unknown
+from domain.record import Count, Estimate, Identifier, NonNegative, Record, Sentence, Share, Unknown
 from domain.scenario import Assumption, Money, Scenario
 
 WayKind = Literal["edge", "on-premises", "cloud", "mixed"]
-Chance = Annotated[float, Field(ge=0, le=1)]
 
 
 class Way(Record):
@@ -23,12 +20,12 @@ class Way(Record):
     device_name: Sentence
     devices: Count
     batch: Count
-    p99_latency_s: NonNegative
-    promise_probability: Chance | Unknown
+    p99_latency_s: NonNegative | Unknown
+    promise_probability: Share | Unknown
     total: Money
     cost: Estimate | Unknown
-    cheapest_probability: Chance | Unknown
-    cheaper_than_best: Chance | Unknown
+    cheapest_probability: Share | Unknown
+    cheaper_than_best: Share | Unknown
     equivalent_per_year: Money
     per_million_images: Money | Unknown
     carbon_kg: NonNegative | None
@@ -87,6 +84,6 @@ class Choice(Record):
     fleets_drawn: Count = 0
     seconds_drawn: NonNegative
     cpu_seconds_drawn: NonNegative = 0.0
-    catalogue_cheapest: tuple[tuple[str, Chance, Chance], ...]
+    catalogue_cheapest: tuple[tuple[str, Share, Share], ...]
     assumptions: tuple[Assumption, ...]
     made_by: Sentence

@@ -1,14 +1,20 @@
 """What was designed for a promise, and why nothing else does: an answer as it is stored."""
 
-from typing import Annotated, Literal
-
-from pydantic import Field
+from typing import Literal
 
 from domain.prediction import Prediction
-from domain.record import Estimate, Identifier, NonNegative, Positive, Record, Sentence, Unknown
+from domain.record import (
+    Estimate,
+    Identifier,
+    NonNegative,
+    Positive,
+    Record,
+    Sentence,
+    Share,
+    Unknown,
+)
 
 Preference = Literal["accuracy", "price", "throughput"]
-Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Wanted(Record):

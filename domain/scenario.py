@@ -25,6 +25,7 @@ from domain.record import (
     Record,
     Runtime,
     Sentence,
+    Share,
     Unknown,
 )
 
@@ -33,7 +34,6 @@ LATE_SHARE = 0.01
 
 Money = Annotated[Decimal, Field(allow_inf_nan=False)]
 Price = Annotated[Decimal, Field(ge=0, allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, le=1)]
 Depreciation = Literal["straight_line", "declining_japan", "macrs"]
 
 
@@ -325,7 +325,7 @@ class FleetOption(Record):
     device_name: str
     devices: Annotated[int, Field(ge=0)]
     utilisation: NonNegative
-    p99_latency_s: NonNegative
+    p99_latency_s: NonNegative | Unknown
     meets_full_depth: bool
     tier: str
     ownership: Ownership | Unknown
@@ -347,6 +347,12 @@ class FleetOption(Record):
     servers_by_year: tuple[PositiveCount, ...] = ()
     against: tuple[BreakEven, ...] = ()
     notes: tuple[Sentence, ...] = ()
+
+    @property
+    def seen_p99_s(self) -> float | Unknown:
+        """As followed image by image; by closed form where it was not."""
+        replayed = self.replayed_p99_s
+        return self.p99_latency_s if isinstance(replayed, Unknown) else replayed.value
 
 
 class Plan(Record):

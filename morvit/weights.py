@@ -8,9 +8,9 @@ import torch
 from pydantic import Field
 
 from domain.architecture import Architecture
-from domain.card import AtBudget, Share
+from domain.card import AtBudget
 from domain.complaint import CorruptFile
-from domain.record import Count, Positive, PositiveCount, Record, Sentence
+from domain.record import Count, Positive, PositiveCount, Record, Sentence, Share
 from domain.store import load, save
 from morvit.losses import LossWeights
 from morvit.model import MoRViT
@@ -32,8 +32,8 @@ class Recipe(Record):
     `selection` says what inference does. With `budgets` each batch that does not go everywhere has
     a mean depth drawn between the two, so that one checkpoint serves them all; `warm_epochs` go to
     that by half a cosine from full depth (MoR, arXiv 2507.10524, section 2) or from the first
-    recursion alone, without batches that go everywhere, which is cheaper and learned sooner here. `turn` is for what has no upside.
-    `bias_step` is what loss-free balancing moves a bias by. `distillation` weighs the divergence
+    recursion alone, without batches that go everywhere, which is cheaper and learned sooner here.
+    `turn` is for what has no upside. `bias_step` is what loss-free balancing moves a bias by. `distillation` weighs the divergence
     from a teacher's answers against cross-entropy, both softened by `temperature`.
     """
 

@@ -252,13 +252,17 @@ def _load_cells(option: FleetOption, say: Say) -> tuple[Cell, ...]:
     if not option.devices:
         # No fleet, no load: zeros here would read as measured.
         return (Cell(say("page.not_offered")),) * 5
-    seen, holds = option.replayed_p99_s, option.promise_probability
+    likely, seen, holds = (
+        option.p99_latency_s, option.replayed_p99_s, option.promise_probability,
+    )  # fmt: skip
     return (
         Cell(str(option.devices)),
         Cell(percent(option.utilisation)),
-        Cell(shown(option.p99_latency_s, "s"))
-        if isinstance(seen, Unknown)
-        else Cell(shown(option.p99_latency_s, "s"), interval=shown(seen.value, "s")),
+        Cell(say("page.not_offered"), remark=likely.reason)
+        if isinstance(likely, Unknown)
+        else Cell(
+            shown(likely, "s"), interval="" if isinstance(seen, Unknown) else shown(seen.value, "s")
+        ),
         Cell(say("page.not_offered"), remark=holds.reason)
         if isinstance(holds, Unknown)
         else Cell(percent(holds)),

@@ -7,6 +7,7 @@ from costmodel.unitcost import unit_cost
 from domain.complaint import Complaint
 from domain.device import DeviceSpec
 from domain.fit import Fit
+from domain.record import Unknown
 from domain.scenario import Drift, Ownership, Scenario, Site
 from scenarios.candidates import Forecasts
 from scenarios.choosing import candidate_of
@@ -88,7 +89,7 @@ def _cell(
         routing=routing,
         devices=option.devices,
         servers_and_spares=option.servers + option.spares,
-        p99_s=option.p99_latency_s,
+        p99_s=None if isinstance(option.p99_latency_s, Unknown) else option.p99_latency_s,
         capital=(option.devices * holding.price_usd + option.hosts * host_price) * in_currency,
         idle_w=holding.power.idle_w.value,
         busy_w=holding.power.peak_w.value,

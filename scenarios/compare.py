@@ -191,10 +191,9 @@ def _name(way: Found) -> str:
     return f"rent {way.option.device_id}, {way.rate.contract}"
 
 
-def _p99(way: Found, scenario: Scenario) -> float:
-    option, there_s = way.option, 0.0 if way.holdings else scenario.cloud.network_s
-    seen = option.replayed_p99_s
-    return there_s + (option.p99_latency_s if isinstance(seen, Unknown) else seen.value)
+def _p99(way: Found, scenario: Scenario) -> float | Unknown:
+    seen, there_s = way.option.seen_p99_s, 0.0 if way.holdings else scenario.cloud.network_s
+    return seen if isinstance(seen, Unknown) else there_s + seen
 
 
 def _kept(way: Found, seen: Drawn) -> float | Unknown:
@@ -260,7 +259,7 @@ def _way_row(way: Way, currency: str) -> dict[str, Cell]:
     return {
         "way": way.kind,
         "fleet": way.how,
-        "p99": shown(way.p99_latency_s, "s"),
+        "p99": "n/a" if isinstance(way.p99_latency_s, Unknown) else shown(way.p99_latency_s, "s"),
         "promise holds": "n/a"
         if isinstance(way.promise_probability, Unknown)
         else shown_chance(way.promise_probability),

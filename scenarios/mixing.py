@@ -147,7 +147,7 @@ def halves_of(whole: Half, share: float) -> tuple[Half, Half] | None:
             _recorded(with_boards, whole, boards_s),
             _recorded(with_servers, whole, servers_s),
         )
-        return None if None in halves else halves  # type: ignore[return-value]
+        return None if halves[0] is None or halves[1] is None else (halves[0], halves[1])
     if scenario.demand.arrivals != "takt":
         return (
             Half(scenario=_slower(with_boards, share)),
@@ -346,17 +346,24 @@ def _held(part: Part, shop: Workshop) -> Holding:
 
 def _farther(option: FleetOption, scenario: Scenario) -> FleetOption:
     """With the way to the cloud and back in its p99."""
+    if isinstance(option.p99_latency_s, Unknown):
+        return option
     fields = {name: getattr(option, name) for name in FleetOption.model_fields}
     return FleetOption(
         **{**fields, "p99_latency_s": option.p99_latency_s + scenario.cloud.network_s}
     )
 
 
+def _slowness_s(option: FleetOption) -> float:
+    seen = option.seen_p99_s
+    return 0.0 if isinstance(seen, Unknown) else seen
+
+
 def _together(options: Sequence[FleetOption], devices: int | None = None) -> FleetOption:
     """Several fleets as one: all must keep the promise, and the slowest is what people see."""
     if len(options) == 1:
         return options[0]
-    slowest = max(options, key=lambda each: _p99_s(each))
+    slowest = max(options, key=_slowness_s)
     kept = [each.promise_probability for each in options]
     unknown = next((each for each in kept if isinstance(each, Unknown)), None)
     fields = {name: getattr(slowest, name) for name in FleetOption.model_fields}
@@ -374,11 +381,6 @@ def _together(options: Sequence[FleetOption], devices: int | None = None) -> Fle
             "notes": (),
         }
     )
-
-
-def _p99_s(option: FleetOption) -> float:
-    seen = option.replayed_p99_s
-    return option.p99_latency_s if isinstance(seen, Unknown) else seen.value
 
 
 def _added_up(scenario: Scenario, costs: Sequence[Ownership]) -> Ownership:

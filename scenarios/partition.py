@@ -49,7 +49,7 @@ class Cell:
     routing: float
     devices: int
     servers_and_spares: int
-    p99_s: float
+    p99_s: float | None
     capital: float
     idle_w: float
     busy_w: float

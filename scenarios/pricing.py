@@ -16,6 +16,7 @@ from scenarios.limits import filled_with, racks_exceeded
 from scenarios.placing import Placement, placements_of
 
 NOT_REPLAYED = "not followed image by image"
+NO_LATENCY = "offline work is promised throughput, no latency"
 ROUNDED_MONEY = Decimal("1.000001")
 
 
@@ -87,7 +88,7 @@ def _placed(
         device_class=device.device_class,
         devices=total,
         utilisation=fleet.utilisation,
-        p99_latency_s=_p99(fleet),
+        p99_latency_s=Unknown(reason=NO_LATENCY) if busiest.arrivals == "offline" else _p99(fleet),
         tier=candidate.prediction.tier,
         ownership=_owned(scenario, device, candidate, uses, host),
         batch=candidate.batch,

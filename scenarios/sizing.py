@@ -204,7 +204,7 @@ def _refused(device: DeviceSpec, tier: str, reason: str) -> FleetOption:
         device_name=device.name,
         devices=0,
         utilisation=0.0,
-        p99_latency_s=0.0,
+        p99_latency_s=Unknown(reason=reason),
         meets_full_depth=False,
         tier=tier,
         ownership=Unknown(reason=f"no fleet to price: {reason}"),

@@ -127,7 +127,7 @@ def front_rows(
         for s, energy in enumerate(energies):
             here = [each for each in summaries if (each.price, each.site) == (p, s)]
             points = np.array(
-                [[each.median, cell_of[each.cell].p99_s, 1 - each.holds] for each in here]
+                [[each.median, cell_of[each.cell].p99_s or 0.0, 1 - each.holds] for each in here]
             )
             kept = [each for each, is_kept in zip(here, front_of(points), strict=True) if is_kept]
             for each in sorted(kept, key=lambda summary: summary.median):
@@ -141,7 +141,9 @@ def front_rows(
                     "precision": cell.precision,
                     "executor": cell.executor,
                     "routing": cell.routing,
-                    "p99_latency_ms": float(significant(cell.p99_s * KILO, 4).replace(",", "")),
+                    "p99_latency_ms": None
+                    if cell.p99_s is None
+                    else float(significant(cell.p99_s * KILO, 4).replace(",", "")),
                     "promise_probability": round(each.holds, 4),
                     "cost_low": each.low,
                     "cost": each.median,

@@ -148,7 +148,7 @@ def _footnotes(plan: Plan, forecasts: Mapping[str, Forecasts]) -> list[str]:
     checked = (
         simulated.reason
         if isinstance(simulated, Unknown)
-        else f"{_range(simulated)} simulated, {shown(chosen.p99_latency_s, 's')} in closed form"
+        else f"{_range(simulated)} simulated, {_shown_s(chosen.p99_latency_s)} in closed form"
     )
     count = f"{chosen.devices} × {chosen.device_name}"
     if chosen.sites > 1:
@@ -177,7 +177,7 @@ def _shown_row(option: FleetOption, years: int) -> dict[str, Cell]:
         "count": option.devices if is_fleet else NOT_KNOWN,
         "batch": option.batch if is_fleet else NOT_KNOWN,
         "utilisation": f"{option.utilisation:.1%}" if is_fleet else NOT_KNOWN,
-        "p99": shown(option.p99_latency_s, "s") if is_fleet else NOT_KNOWN,
+        "p99": _shown_s(option.p99_latency_s),
         "replayed": NOT_KNOWN
         if isinstance(option.replayed_p99_s, Unknown)
         else shown(option.replayed_p99_s.value, "s"),
@@ -201,6 +201,14 @@ def _shown_row(option: FleetOption, years: int) -> dict[str, Cell]:
     }
 
 
+def _shown_s(seconds: float | Unknown) -> str:
+    return NOT_KNOWN if isinstance(seconds, Unknown) else shown(seconds, "s")
+
+
+def _milli(value: float | Unknown) -> float | None:
+    return None if isinstance(value, Unknown) else value / MILLI
+
+
 def flat_row(option: FleetOption, plan: Plan) -> dict[str, Cell]:
     """Flat and machine-readable: units in the names, an empty cell where a reason is given."""
     cost, is_fleet = option.ownership, option.devices > 0
@@ -221,14 +229,14 @@ def flat_row(option: FleetOption, plan: Plan) -> dict[str, Cell]:
         "devices_per_host": option.devices_per_host if is_fleet else None,
         "batch": option.batch if is_fleet else None,
         "utilisation": option.utilisation if is_fleet else None,
-        "p99_latency_ms": option.p99_latency_s / MILLI if is_fleet else None,
+        "p99_latency_ms": _milli(option.p99_latency_s),
         "replayed_p99_latency_ms": None
         if isinstance(replayed, Unknown)
         else replayed.value / MILLI,
         "simulated_p99_latency_ms": None if isinstance(p99, Unknown) else p99.value / MILLI,
         "promise_probability": None if isinstance(holds, Unknown) else holds,
         "meets_full_depth": option.meets_full_depth if is_fleet else None,
-        "full_depth_p99_latency_ms": None if isinstance(full_s, Unknown) else full_s / MILLI,
+        "full_depth_p99_latency_ms": _milli(full_s),
         "peak_power_w": None if isinstance(peak_w, Unknown) else peak_w,
         "currency": plan.scenario.site.currency,
         "horizon_years": plan.scenario.finance.horizon_years,

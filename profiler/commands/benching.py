@@ -35,7 +35,7 @@ def bench(
 ) -> None:
     """Packing against its ideal; MoR-ViT against a ViT and its controls; exit 3 where a bar is missed.
 
-    On a machine that does nothing else. Ten minutes with 20 seconds a pair.
+    On a machine that does nothing else. Twenty minutes or so with 20 seconds a pair.
     """
     shape = format_named(format)
     import torch

@@ -345,7 +345,7 @@ def plan() -> Plan:
                 device_name="Toy Gpu 2",
                 devices=0,
                 utilisation=0.0,
-                p99_latency_s=0.0,
+                p99_latency_s=Unknown(reason="no fleet"),
                 meets_full_depth=False,
                 tier="refused",
                 ownership=Unknown(reason="it can not hold the promise"),

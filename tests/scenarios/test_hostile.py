@@ -64,7 +64,7 @@ def test_every_extreme_gets_an_answer_or_a_reason(
     )
     (option,) = plan.options
     assert option.reason or option.devices > 0
-    assert math.isfinite(option.p99_latency_s)
+    assert isinstance(option.p99_latency_s, Unknown) or math.isfinite(option.p99_latency_s)
     assert math.isfinite(option.utilisation)
     if isinstance(option.ownership, Ownership):
         assert sum(line.amount for line in option.ownership.lines) == option.ownership.total

@@ -419,6 +419,8 @@ def test_offline_work_needs_throughput_and_waits_for_nobody():
     # 2 images a second, 0.8 a second and device, up to 70 % of the time.
     assert option.servers == 4
     assert not option.reason
+    # Nobody is promised a latency: none is shown, least of all 0.
+    assert isinstance(option.p99_latency_s, Unknown)
 
 
 several = st.lists(
