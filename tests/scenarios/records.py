@@ -9,6 +9,8 @@ from domain.record import Estimate, Figure, Unknown
 from domain.routing import RoutingDistribution
 from domain.scenario import Demand, Promise, Scenario, Site
 from domain.workload import Workload
+from scenarios.candidates import Forecasts
+from scenarios.sizing import plan_of
 
 NET = Architecture(
     name="toy-net",
@@ -105,3 +107,14 @@ def scenario(**changes):
         "site": Site(country="USA", currency="USD", energy_price_per_kwh=Decimal("0.1")),
     }
     return Scenario(**{**fields, **changes})
+
+
+def planned(predictions, full=None, devices=None, **changes):
+    full = predictions if full is None else full
+    forecasts = {name: Forecasts.of_one(predictions[name], full.get(name)) for name in predictions}
+    return plan_of(
+        scenario(**changes),
+        forecasts,
+        devices or {name: device(name) for name in predictions},
+        "test",
+    )
