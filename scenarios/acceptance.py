@@ -5,6 +5,7 @@ a true latency that it was not sized for, and its cost is held against the cheap
 Each scenario's result is a file, so an interrupted run goes on where it stopped.
 """
 
+import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
@@ -98,9 +99,12 @@ def accept(
     format: Annotated[str, typer.Option(help="table, json, csv or md")] = "table",
     output: Annotated[Path | None, typer.Option(help="Write there, not to stdout.")] = None,
 ) -> None:
-    """Measure the sizing's bars. Resumable: each scenario's result lies in results/plans/acceptance."""
+    """Measure the sizing's bars. Resumable: each scenario's result lies in results/plans/acceptance.
+
+    In a folder of the code that made it: what other code found is measured again, never mixed in.
+    """
     shape = format_named(format)
-    folder, fits = results_root() / "plans" / "acceptance", stored_fits()
+    folder, fits = results_root() / "plans" / "acceptance" / _code_sha256()[:16], stored_fits()
     done = []
     for number in range(scenarios):
         path = folder / f"scenario-{number:05d}.json"
@@ -116,6 +120,16 @@ def accept(
     if reference:
         save(result, reference_root() / "sizing.json")
     emit(rendered(list(verdicts_of(result)), shape), output)
+
+
+def _code_sha256() -> str:
+    """Of all modules and tables that a figure here comes from."""
+    root, digest = Path(__file__).resolve().parents[1], hashlib.sha256()
+    for room in ("domain", "costmodel", "scenarios"):
+        for path in sorted((root / room).rglob("*")):
+            if path.suffix in (".py", ".toml", ".csv", ".json"):
+                digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
 def verdicts_of(result: SizingAcceptance) -> Iterator[dict[str, Cell]]:
