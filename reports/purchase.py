@@ -8,7 +8,7 @@ from typing import get_args
 from domain.prediction import Prediction, Refusal
 from domain.record import Estimate, Tier, Unknown
 from domain.scenario import BreakEven, FleetOption, Offer, Offers, Ownership, Plan
-from domain.units import shown, shown_money, significant
+from domain.units import shown, shown_chance, shown_money, significant
 from reports.cells import Cell, Table, between, bounded, estimate, figure, percent, unit_price
 from reports.contents import Say
 
@@ -265,14 +265,14 @@ def _load_cells(option: FleetOption, say: Say) -> tuple[Cell, ...]:
         ),
         Cell(say("page.not_offered"), remark=holds.reason)
         if isinstance(holds, Unknown)
-        else Cell(percent(holds)),
+        else Cell(shown_chance(holds)),
         Cell(say("plan.yes" if option.meets_full_depth else "plan.no")),
     )
 
 
 def _share(prediction: Prediction) -> Cell:
     share = prediction.fits_in_memory
-    return Cell(share.reason) if isinstance(share, Unknown) else Cell(percent(share))
+    return Cell(share.reason) if isinstance(share, Unknown) else Cell(shown_chance(share))
 
 
 def _price_order(offer: Offer) -> tuple[int, Decimal]:

@@ -7,8 +7,9 @@ from domain.routing import RoutingDistribution
 from reports import figures
 from reports.drawing import LONGEST_LABEL, label, log_ticks, ticks
 from reports.points import points_of, savings_of
-from reports.purchase import priced
+from reports.purchase import _share, priced
 from tests.reports import records
+from tests.scenarios.records import prediction
 
 SAY = partial(text, language="en")
 
@@ -135,3 +136,9 @@ def test_ticks_are_few_round_and_inside(most):
 def test_logarithmic_ticks_cover_the_axis(least, most):
     values = log_ticks(least, most, "s")["tickvals"]
     assert values[0] <= least < most <= values[-1]
+
+
+def test_that_something_fits_is_never_shown_as_certain():
+    sure = prediction("one", 0.1)
+    for fits, words in ((1.0, ">99.9%"), (0.0, "<0.1%"), (0.953, "95.3%")):
+        assert _share(sure.model_copy(update={"fits_in_memory": fits})).text == words
