@@ -114,7 +114,7 @@ faults: setup-dev setup-debian ## kill, mutate, fill the disk: nothing may be lo
 sizing: setup-base ## how good the sizing is: closed forms, 200 random scenarios, brute force (resumable)
 	@$(py) -m scenarios.acceptance $(SIZING_OPTIONS)
 
-laws: setup-dev ## the laws of sizing and cost, 5,000 cases of each (20 minutes)
+laws: setup-dev ## the laws of sizing and cost, 5,000 cases of each (5 to 20 minutes)
 	@HYPOTHESIS_PROFILE=thorough $(py) -m pytest -q tests/scenarios/test_laws.py
 
 hostile: setup-dev ## 10,000 hostile scenario files and command lines (results/reference/hostile.json)
