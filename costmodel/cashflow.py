@@ -106,11 +106,6 @@ def widest(flow: Flow) -> Flow:
     return Flow(name=flow.name, how=flow.how, cash=flow.cash, low=low, high=high)
 
 
-def smallest_unit(currency: str) -> Decimal:
-    """The least amount that can be paid: a yen has no decimals."""
-    return Decimal(1) if currency == "JPY" else Decimal("0.01")
-
-
 def exact(value: float) -> Decimal:
     """The number as it is written, not its binary neighbour."""
     return Decimal(repr(float(value)))

@@ -20,6 +20,7 @@ from costmodel.offers import interval
 from domain.card import Budget, BudgetCard
 from domain.catalogue import check_precision, check_runtime, devices, model_named
 from domain.complaint import BrokenPromise, Complaint, CorruptFile
+from domain.defaults import prices_assumed
 from domain.designs import DesignedDevice, Designs, MissingDevice, Preference, Wanted
 from domain.device import DeviceSpec
 from domain.record import Estimate, Precision, Unknown
@@ -98,7 +99,8 @@ def design(
     rows = [_row(each, is_shown=shape == "table") for each in chosen[:top]]
     text = rendered(rows, shape)
     if shape == "table":
-        text = "\n".join([text.rstrip(), *_footnotes(chosen, missed, notes, promise), ""])
+        said = _footnotes(chosen, chosen[:top], missed, notes, promise)
+        text = "\n".join([text.rstrip(), *said, ""])
     emit(text, output)
 
 
@@ -197,6 +199,8 @@ def _stored(
                 price_usd=each.device.price_usd
                 if isinstance(each.device.price_usd, Unknown)
                 else each.device.price_usd.value,
+                price_source=_price_told(each.device)[0],
+                price_as_of=_price_told(each.device)[1],
                 budget=each.budget.name,
                 accuracy=each.budget.accuracy,
                 prediction=each.prediction,
@@ -212,6 +216,13 @@ def _stored(
     )
 
 
+def _price_told(device: DeviceSpec) -> tuple[str, str]:
+    """Where its price comes from, and the date; both empty where it has none."""
+    for said in prices_assumed([device]):
+        return said.source, said.as_of
+    return "", ""
+
+
 def _p99_s(found: Design) -> Estimate:
     latency = found.prediction.latency_s
     waiting_s = found.p99_s - latency.value
@@ -223,6 +234,7 @@ def _row(found: Design, *, is_shown: bool) -> dict[str, Cell]:
     work, accuracy = answer.workload, budget.accuracy
     p99_s = _p99_s(found)
     price = None if math.isinf(found.price_usd) else found.price_usd
+    source, as_of = _price_told(found.device)
     if is_shown:
         right = (
             "n/a"
@@ -232,6 +244,7 @@ def _row(found: Design, *, is_shown: bool) -> dict[str, Cell]:
         return {
             "device": found.device.id,
             "USD": price,
+            "price of": as_of,
             "model": work.architecture.name,
             "budget": budget.name,
             "batch": work.batch,
@@ -249,6 +262,8 @@ def _row(found: Design, *, is_shown: bool) -> dict[str, Cell]:
     return {
         "device_id": found.device.id,
         "price_usd": price,
+        "price_source": source,
+        "price_as_of": as_of,
         "model": work.architecture.name,
         "budget": budget.name,
         "mean_depth": work.routing.mean_depth,
@@ -283,7 +298,11 @@ SIDES = {"": "value", "_low": "low", "_high": "high"}
 
 
 def _footnotes(
-    chosen: Sequence[Design], missed: Sequence[Miss], notes: Sequence[str], promise: Promise
+    chosen: Sequence[Design],
+    listed: Sequence[Design],
+    missed: Sequence[Miss],
+    notes: Sequence[str],
+    promise: Promise,
 ) -> Iterator[str]:
     yield "Intervals are 90 %. holds: probability that a batch keeps the promise."
     yield from (f"- {note}" for note in notes)
@@ -296,6 +315,10 @@ def _footnotes(
     lines = {f"{each.prediction.tier}: {each.prediction.tier_reason}": None for each in chosen[:1]}
     lines |= dict.fromkeys(chosen[0].prediction.assumptions)
     yield from (f"- {chosen[0].device.id}: {line}" for line in lines)
+    for each in listed:
+        source, _ = _price_told(each.device)
+        if source:
+            yield f"- price of {each.device.id}: {source}"
     yield from (
         f"- {each.device_id} does not do: {each.reason}" for each in missed if not each.is_too_dear
     )

@@ -17,7 +17,6 @@ from costmodel.cashflow import (
     exact,
     flow,
     plain,
-    smallest_unit,
     tax_relief,
     widest,
     yearly_flow,
@@ -25,6 +24,7 @@ from costmodel.cashflow import (
 from costmodel.depreciation import charges_of
 from costmodel.drawn import Power, power_of
 from costmodel.present_value import annuity, net_present_value
+from domain.currencies import smallest_unit
 from domain.depreciation import source_of
 from domain.device import DeviceSpec
 from domain.record import Estimate, Figure, Unknown

@@ -8,7 +8,6 @@ from costmodel.cashflow import (
     Flow,
     exact,
     plain,
-    smallest_unit,
     tax_relief,
     yearly_flow,
 )
@@ -20,6 +19,7 @@ from costmodel.present_value import (
     payback_years,
     rate_of_return,
 )
+from domain.currencies import smallest_unit
 from domain.prices import CloudPrice, CommitmentDiscount, Contract, HourlyRate
 from domain.record import Unknown
 from domain.scenario import BreakEven, CloudTerms, CostLine, Finance, Ownership, Site

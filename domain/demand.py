@@ -1,6 +1,8 @@
 """What is demanded: images that arrive at a site, by shift, and how that changes over the years."""
 
-from typing import Annotated, Literal, Self
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
@@ -8,6 +10,7 @@ from domain.record import NonNegative, Positive, PositiveCount, Record, Sentence
 
 Arrivals = Literal["takt", "poisson", "trace", "offline"]
 Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+WEEKDAYS: tuple[Weekday, ...] = get_args(Weekday)
 DAYS_PER_YEAR, DAYS_PER_WEEK = 365.0, 7.0
 
 
@@ -37,6 +40,16 @@ class Shift(Record):
         hours = self.end_hour - self.start_hour
         return len(self.days) * (hours if hours > 0 else hours + 24.0)
 
+    @property
+    def spans(self) -> Iterator[tuple[int, float, float]]:
+        """Each stretch within one day: day of the week (Monday is 0), first and last hour."""
+        for day in map(WEEKDAYS.index, self.days):
+            if self.end_hour > self.start_hour:
+                yield day, self.start_hour, self.end_hour
+            else:
+                yield day, self.start_hour, 24.0
+                yield (day + 1) % len(WEEKDAYS), 0.0, self.end_hour
+
 
 class Recording(Record):
     """What a recorded trace of arrivals says of itself; the times stay in their file."""
@@ -52,6 +65,7 @@ class Demand(Record):
     """Images that arrive at one site: every camera fires once in `period_s`.
 
     In step (takt), at random (poisson), as recorded (trace), or whenever there is room (offline).
+    No hour of the week is in two shifts: whether loads would add up there, nobody said.
     """
 
     cameras: Annotated[int, Field(ge=1, le=10**9)]
@@ -78,8 +92,12 @@ class Demand(Record):
             )
         if self.closed_days_per_year and not self.shifts:
             raise ValueError("closed_days_per_year: wanted shifts; without them, days_per_year")
-        if sum(shift.hours_per_week for shift in self.shifts) > 24 * DAYS_PER_WEEK:
-            raise ValueError("shifts: wanted no more than the 168 hours of a week, got more")
+        twice = _twice(self.shifts)
+        if twice is not None:
+            raise ValueError(
+                f"shifts: wanted each hour in one of them, got {twice} in two; end one where the "
+                "next begins"
+            )
         return self
 
     @property
@@ -109,6 +127,15 @@ class Demand(Record):
     def images_per_year(self) -> float:
         """Images of all sites in the first year."""
         return self.sites * self.cameras / self.period_s * 3600.0 * self.full_load_hours_per_year
+
+
+def _twice(shifts: Sequence[Shift]) -> str | None:
+    """The first stretch of the week that is in two shifts, or in one twice."""
+    spans = sorted(span for shift in shifts for span in shift.spans)
+    for (day, _, end), (next_day, start, next_end) in pairwise(spans):
+        if day == next_day and start < end:
+            return f"{WEEKDAYS[day]} from {start:g} to {min(end, next_end):g}"
+    return None
 
 
 class Stage(Record):

@@ -34,10 +34,15 @@ class Wanted(Record):
 
 
 class DesignedDevice(Record):
-    """The best that one device does: what runs, how accurate it is, and how surely it is in time."""
+    """The best that one device does: what runs, how accurate it is, and how surely it is in time.
+
+    `price_source` and `price_as_of` are empty where there is no price.
+    """
 
     device_id: Identifier
     price_usd: Positive | Unknown
+    price_source: str = ""
+    price_as_of: str = ""
     budget: Sentence
     accuracy: Estimate | Unknown
     prediction: Prediction

@@ -2,6 +2,8 @@
 
 from decimal import Decimal
 
+from domain.currencies import decimals_of
+
 KILO, MEGA, GIGA, TERA = 1e3, 1e6, 1e9, 1e12
 MILLI, MICRO, NANO = 1e-3, 1e-6, 1e-9
 SECONDS_PER_HOUR = 3600.0
@@ -62,9 +64,9 @@ def shown_money(amount: Decimal, currency: str) -> str:
 
     >>> shown_money(Decimal("12.5"), "USD"), shown_money(Decimal("1234.5"), "USD")
     ('12.50 USD', '1,234 USD')
-    >>> shown_money(Decimal("-0"), "JPY")
-    '0 JPY'
+    >>> shown_money(Decimal("-0"), "JPY"), shown_money(Decimal("12.5"), "KRW")
+    ('0 JPY', '12 KRW')
     """
-    decimals = 0 if currency == "JPY" or abs(amount) >= 1000 else 2
+    decimals = 0 if abs(amount) >= 1000 else decimals_of(currency)
     # Adding zero takes the sign off a negative zero.
     return f"{amount + 0:,.{decimals}f} {currency}"

@@ -72,7 +72,7 @@ def _row(each: DesignedDevice, say: Say) -> tuple[Cell, ...]:
     runs_as = f"{work.precision} {work.runtime}"
     return (
         Cell(prediction.device_name),
-        _price(each.price_usd, say),
+        _price(each, say),
         Cell(net.name, interval=say("designs.budget", budget=each.budget) if net.is_routed else ""),
         Cell(runs_as, interval=work.executor if net.is_routed else ""),
         Cell(str(work.batch)),
@@ -85,10 +85,11 @@ def _row(each: DesignedDevice, say: Say) -> tuple[Cell, ...]:
     )
 
 
-def _price(price: float | Unknown, say: Say) -> Cell:
+def _price(each: DesignedDevice, say: Say) -> Cell:
+    price = each.price_usd
     if isinstance(price, Unknown):
         return Cell(say("page.not_offered"), remark=price.reason)
-    return Cell(f"{price:,.0f} USD")
+    return Cell(f"{price:,.0f} USD", interval=each.price_as_of, remark=each.price_source)
 
 
 def _accuracy(accuracy: Estimate | Unknown, say: Say) -> Cell:

@@ -88,7 +88,7 @@ def _cell(
         executor=scenario.executor,
         routing=routing,
         devices=option.devices,
-        servers_and_spares=option.servers + option.spares,
+        servers_and_spares=holding.per_site,
         p99_s=None if isinstance(option.p99_latency_s, Unknown) else option.p99_latency_s,
         capital=(option.devices * holding.price_usd + option.hosts * host_price) * in_currency,
         idle_w=holding.power.idle_w.value,

@@ -21,8 +21,8 @@ ROUNDED_MONEY = Decimal("1.000001")
 
 
 def busiest_of(fleets: Mapping[Demand, Fleet]) -> Demand:
-    """The demand that needs the most servers a site."""
-    return max(fleets, key=lambda each: (fleets[each].servers, each.sites))
+    """The demand that needs the most servers a site; of those, the one that loads them most."""
+    return max(fleets, key=lambda each: (fleets[each].servers, each.peak_img_per_s, each.sites))
 
 
 def priced(

@@ -24,6 +24,7 @@ from scenarios.demand import load_share
 from scenarios.fleet import Fleet, least_fleet, p99_latency_s
 from scenarios.limits import filled_with, host_within
 from scenarios.placing import spares_for
+from scenarios.pricing import demands_of
 from scenarios.service import NORMAL_90
 
 Draws = NDArray[np.float64]
@@ -98,11 +99,20 @@ class Holding:
     price_usd: float
 
     @cached_property
-    def demand(self) -> Demand:
-        """The busiest year's, which the fleet was sized for."""
-        years = range(1, self.scenario.finance.horizon_years + 1)
-        demands = [self.scenario.demand_in(year) for year in years]
-        return max(demands, key=lambda each: each.peak_img_per_s * each.sites)
+    def busiest(self) -> Demand:
+        """The year with the busiest site, whose promise is the hardest to keep."""
+        return max(demands_of(self.scenario), key=_peak)
+
+    @cached_property
+    def bought_for(self) -> Demand:
+        """The year with the most devices, which are what is bought: perhaps more, quieter sites."""
+        years = demands_of(self.scenario)
+        return max((each for each in years if each.sites == self.option.sites), key=_peak)
+
+    @property
+    def per_site(self) -> int:
+        """Devices of one site in the year that the fleet is bought for, its spares among them."""
+        return self.option.devices // self.option.sites
 
     @property
     def strain(self) -> float:
@@ -129,7 +139,7 @@ class Holding:
 
     def _as_if_at_once(self, world: World, latency: Draws, servers: Draws | int | None) -> Draws:
         option, host = self.option, self.host
-        per_site = option.servers + option.spares if servers is None else self.with_spares(servers)
+        per_site = self.per_site if servers is None else self.with_spares(servers)
         devices = np.asarray(option.sites * per_site, dtype=float)
         hosts = option.sites * -(-per_site // host.devices_per_host)
         busy = np.clip(self._busy_erlang(world, latency) / np.asarray(per_site), 0, 1)
@@ -159,7 +169,7 @@ class Holding:
     @property
     def erlang(self) -> float:
         """Mean devices of one site at work over all hours, where nothing is off."""
-        loaded, demand = self.candidate.loaded, self.demand
+        loaded, demand = self.candidate.loaded, self.bought_for
         rate = demand.peak_img_per_s * load_share(demand)
         return rate * loaded.full_s / loaded.batch
 
@@ -201,7 +211,7 @@ class Holding:
         return np.asarray([max(each, 1e-9) for each in found])
 
     def _closed_bearable(self, load: float) -> float:
-        demand, promise, service = self.demand, self.scenario.promise, self.candidate.promised
+        demand, promise, service = self.busiest, self.scenario.promise, self.candidate.promised
         busier = scaled(demand, load)
 
         def bears(factor: float) -> bool:
@@ -313,16 +323,33 @@ def _with_own_price(world: World, own: Draws) -> World:
 
 
 def resized(holding: Holding, *, latency: float = 1.0, load: float = 1.0) -> int | None:
-    """Servers a site by closed form if the latency, promised probability and all, were that."""
+    """Servers a site by closed form if the latency, promised probability and all, were that.
+
+    Of the year that the fleet is bought for; None where the busiest site has no fleet.
+    """
+    certain = holding.candidate.promised.factor(holding.scenario.promise.confidence)
+    return _servers(holding, certain * latency, load)
+
+
+def _servers(holding: Holding, latency: float, load: float = 1.0) -> int | None:
+    """Servers a site if batches took `latency` times the likely time, surely."""
     service, promise = holding.candidate.promised, holding.scenario.promise
-    fleet = least_fleet(
-        scaled(holding.demand, load),
-        promise,
-        service.full_s * service.factor(promise.confidence) * latency,
-        service.batch,
-        service.variation,
-    )
-    return fleet.servers if isinstance(fleet, Fleet) else None
+    fleets = {
+        demand: least_fleet(
+            scaled(demand, load),
+            promise,
+            service.full_s * latency,
+            service.batch,
+            service.variation,
+        )
+        for demand in {holding.busiest, holding.bought_for}
+    }
+    busiest, bought = fleets[holding.busiest], fleets[holding.bought_for]
+    return bought.servers if isinstance(busiest, Fleet) and isinstance(bought, Fleet) else None
+
+
+def _peak(demand: Demand) -> float:
+    return demand.peak_img_per_s
 
 
 def still(count: int = 1, **factors: float) -> World:
@@ -366,10 +393,7 @@ def known_saving(
 
 def _cost_if(holding: Holding, latency: float) -> float:
     """Cost of the device's fleet if its batches took `latency` times the likely time, surely."""
-    service, promise = holding.candidate.promised, holding.scenario.promise
-    fleet = least_fleet(
-        holding.demand, promise, service.full_s * latency, service.batch, service.variation
-    )
-    if not isinstance(fleet, Fleet):
+    servers = _servers(holding, latency)
+    if servers is None:
         return math.inf
-    return float(holding.cost(still(), np.array([latency]), fleet.servers)[0])
+    return float(holding.cost(still(), np.array([latency]), servers)[0])

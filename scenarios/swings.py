@@ -6,8 +6,9 @@ from decimal import Decimal
 
 import numpy as np
 
-from costmodel.cashflow import exact, smallest_unit
+from costmodel.cashflow import exact
 from domain.choice import MeasuringWorth, Swing
+from domain.currencies import smallest_unit
 from domain.record import Unknown
 from domain.scenario import Scenario
 from scenarios.cloud import cheapest_rates

@@ -137,12 +137,17 @@ def test_the_command_answers_in_every_shape_and_says_what_it_rests_on():
     assert done.returncode == 0, done.stderr
     assert "exact 90 %" in done.stdout
     assert "spec-only" in done.stdout
+    assert "- price of orin-nano-super: dev kit MSRP" in done.stdout
     asked = ("--p99-ms", "30", "--device", "orin-nano-super,l4", "--format")
     rows = json.loads(command(*asked, "json").stdout)
     assert len(rows) == 2
     for row in rows:
         assert row["p99_ms_low"] < row["p99_ms"] < row["p99_ms_high"]
         assert row["probability"] >= 0.9
+        price = devices()[row["device_id"]].price_usd
+        assert row["price_usd"] == price.value
+        assert price.source in row["price_source"]
+        assert row["price_as_of"] == devices()[row["device_id"]].price_date
     assert command(*asked, "csv").stdout.count("\n") == 3
 
 
@@ -154,6 +159,7 @@ def test_the_whole_answer_is_stored_also_where_nothing_keeps_the_promise(tmp_pat
     for each, row in zip(stored.devices, rows, strict=True):
         assert each.p99_s.high * 1e3 == pytest.approx(row["p99_ms_high"])
         assert each.probability == row["probability"]
+        assert (each.price_source, each.price_as_of) == (row["price_source"], row["price_as_of"])
     assert command("--p99-ms", "0.01", *asked).returncode == 7
     nothing = load(tmp_path / "designs.json", Designs)
     assert not nothing.devices

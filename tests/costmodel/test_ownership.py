@@ -180,6 +180,26 @@ def test_a_foreign_currency_needs_a_dated_rate_and_yen_have_no_decimals():
     assert "1 USD = 150 JPY (2026-11-23)" in cost.assumptions
 
 
+@pytest.mark.parametrize(
+    ("currency", "unit"),
+    [("KRW", "1"), ("VND", "1"), ("JPY", "1"), ("CNY", "0.01"), ("EUR", "0.01"), ("KWD", "0.001")],
+)
+def test_every_line_is_of_what_can_be_paid_in_its_currency(currency, unit):
+    cost = owned(
+        site=site(
+            currency=currency, energy_price_per_kwh=Decimal("0.12345"),
+            currency_per_usd=Decimal("3.33333"), currency_date="2026-11-23",
+        ),
+        finance=Finance(tax_rate=0.3, discount_rate=0.05),
+    )  # fmt: skip
+    paid = [
+        cash for each in cost.lines for cash in (each.amount, each.low, each.high, *each.by_year)
+    ]
+    paid += [cost.total, cost.low, cost.high, cost.equivalent_per_year]
+    assert all(cash % Decimal(unit) == 0 for cash in paid)
+    assert any(cash % (10 * Decimal(unit)) for cash in paid)
+
+
 def test_unknown_busy_power_spans_idle_to_limit_and_says_so():
     cost = owned(busy_power_w=Unknown(reason="no meter"), busy_share=exactly(1.0))
     energy = line(cost, "energy")

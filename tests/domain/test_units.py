@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from domain.currencies import DECIMALS, smallest_unit
 from domain.units import shown, shown_money, significant
 
 SCALES = {"n": 1e-9, "µ": 1e-6, "m": 1e-3, "": 1, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
@@ -45,6 +46,18 @@ def test_significant_digits_have_no_exponent_and_round_to_the_nearest(value, dig
     text = significant(value, digits)
     assert "e" not in text.lower()
     assert float(text.replace(",", "")) == pytest.approx(value, rel=0.51 * 10 ** (1 - digits))
+
+
+amounts = st.decimals(-(10**9), 10**9, places=5, allow_nan=False)
+
+
+@given(amounts, st.sampled_from([*DECIMALS, "USD", "EUR", "CNY", "TWD"]))
+def test_money_is_shown_to_what_can_be_paid(amount, currency):
+    number, code = shown_money(amount, currency).split(" ")
+    number, unit = Decimal(number.replace(",", "")), smallest_unit(currency)
+    assert code == currency
+    assert number % unit == 0
+    assert abs(number - amount) <= max(unit, Decimal(abs(amount) >= 1000)) / 2
 
 
 def test_money_has_the_decimals_of_its_currency():

@@ -364,7 +364,8 @@ def designs() -> Designs:
         ),
         devices=(
             DesignedDevice(
-                device_id="toy-gpu-1", price_usd=800.0, budget="0.3", accuracy=estimate(0.85, 0.02),
+                device_id="toy-gpu-1", price_usd=800.0, price_source="toy list", price_as_of="2026-05",
+                budget="0.3", accuracy=estimate(0.85, 0.02),
                 prediction=prediction(device="toy-gpu-1"), p99_s=estimate(0.02), probability=0.97,
             ),
             DesignedDevice(

@@ -5,10 +5,11 @@ from decimal import Decimal
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from costmodel.renting import rates_for
 from domain.catalogue import cloud_prices
-from domain.demand import Shift, Stage
+from domain.demand import WEEKDAYS, Shift, Stage
 from domain.record import Unknown
 from domain.scenario import Finance, Host, Hosts, Promise, Site
 from scenarios.candidates import Forecasts
@@ -88,6 +89,57 @@ def test_a_shift_calendar_counts_its_hours():
     assert wanted.running_hours_per_year == pytest.approx(48 * 50)
     assert wanted.full_load_hours_per_year == pytest.approx(44 * 50)
     assert wanted.images_per_year == pytest.approx(20 * 3600 * 44 * 50)
+
+
+@given(st.integers(1, 50), st.sampled_from([0.0, 0.1, 0.5, 1.0]), st.integers(1, 4))
+def test_growth_counts_from_the_first_year_on_whatever_stage_has_begun(cameras, growth, later):
+    """As the skeleton says."""
+    years = Finance(horizon_years=5)
+    whole = scenario(demand=demand(cameras, growth_per_year=growth), finance=years)
+    first = Stage(name="pilot", from_year=1, cameras=7)
+    second = Stage(name="roll-out", from_year=1 + later, cameras=cameras, sites=3)
+    staged = scenario(demand=whole.demand, stages=(first, second), finance=years)
+    for year in range(1 + later, 6):
+        assert staged.demand_in(year).cameras == whole.demand_in(year).cameras
+        assert staged.demand_in(year).sites == 3
+    assert staged.demand_in(1).cameras == 7
+
+
+half_hours = st.integers(0, 47).map(lambda each: each / 2)
+shifts = st.builds(
+    Shift,
+    days=st.lists(st.sampled_from(WEEKDAYS), min_size=1, max_size=7, unique=True).map(tuple),
+    start_hour=half_hours,
+    end_hour=half_hours.map(lambda each: each + 0.5),
+    load=st.sampled_from([0.5, 1.0]),
+)
+
+
+def half_hours_of(shift):
+    """Counted from Monday at midnight, one by one."""
+    first, last = round(2 * shift.start_hour), round(2 * shift.end_hour)
+    last += 48 * (last <= first)
+    return [
+        (48 * WEEKDAYS.index(day) + each) % 336 for day in shift.days for each in range(first, last)
+    ]
+
+
+@given(st.lists(shifts, min_size=1, max_size=4).map(tuple))
+def test_an_hour_counts_in_one_shift_or_the_calendar_is_refused(calendar):
+    counted = [each for shift in calendar for each in half_hours_of(shift)]
+    if len(set(counted)) < len(counted):
+        with pytest.raises(ValidationError, match="wanted each hour in one"):
+            demand(shifts=calendar)
+    else:
+        weeks = demand(shifts=calendar).running_hours_per_year / (365 / 7)
+        assert weeks == pytest.approx(len(counted) / 2)
+
+
+def test_what_overlaps_is_named():
+    night = Shift(days=("sun",), start_hour=22.0, end_hour=6.0, load=0.5)
+    early = Shift(days=("mon", "tue"), start_hour=5.5, end_hour=14.0)
+    with pytest.raises(ValidationError, match=r"got mon from 5\.5 to 6 in two"):
+        demand(shifts=(early, night))
 
 
 def test_hosts_and_racks_bound_the_fleet():

@@ -4,9 +4,10 @@ from decimal import Decimal
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from domain.demand import Stage
 from domain.scenario import Finance, Promise, Site, Uncertainty
 from scenarios.candidates import Forecasts
 from scenarios.choosing import candidate_of
@@ -25,12 +26,12 @@ CALM = Uncertainty(
 )
 
 
-def holding(name="one", latency_s=0.01, spread=1.5, price=1000.0, **changes):
+def holding(name="one", latency_s=0.01, spread=1.5, price=1000.0, is_replayed=True, **changes):
     wanted = scenario(**changes)
     spec = device(name, price)
     one = prediction(name, latency_s, spread=spread)
     forecasts = Forecasts.of_one(one, prediction(name, 2 * latency_s, spread=spread))
-    option = option_of(wanted, spec, forecasts)
+    option = option_of(wanted, spec, forecasts, is_replayed=is_replayed)
     assert not option.reason
     return holding_of(wanted, spec, option, candidate_of(wanted, forecasts, option.batch))
 
@@ -106,6 +107,38 @@ def test_the_tornado_has_the_widest_swing_of_what_matters_most():
     yen = Site(**{**dict(one.scenario.site), "currency": "JPY", "currency_date": "today"})
     abroad = holding(site=yen)
     assert "exchange rate" in {each.name for each in swings_of(abroad.scenario, [abroad])}
+
+
+roll_outs = st.lists(
+    st.tuples(st.integers(1, 80), st.integers(1, 12)), min_size=1, max_size=3, unique=True
+)
+
+
+@settings(max_examples=60)
+@given(roll_outs)
+def test_the_tornado_of_a_roll_out_turns_about_the_fleet_that_is_bought(stages):
+    """Where sites become smaller and more, or larger and fewer, too: nothing off, the same fleet."""
+    years = Finance(horizon_years=3, price_band=0.0)
+    named = tuple(
+        Stage(name="stage", from_year=year, cameras=cameras, sites=sites)
+        for year, (cameras, sites) in enumerate(stages, start=1)
+    )
+    one = holding(stages=named, finance=years, uncertainty=CALM, spread=1.0, is_replayed=False)
+    for swing in swings_of(one.scenario, [one]):
+        assert swing.low_devices == swing.high_devices == one.option.devices
+        assert swing.low_total == swing.high_total == one.option.ownership.total
+
+
+@pytest.mark.parametrize("arrivals", ["takt", "poisson"])
+def test_the_promise_of_a_roll_out_is_of_its_busiest_site(arrivals):
+    first = Stage(name="large line", from_year=1, cameras=40)
+    many = Stage(name="roll-out", from_year=2, cameras=10, sites=8)
+    years = Finance(horizon_years=3)
+    rolled = holding(demand=demand(40, 2.0, arrivals), stages=(first, many), finance=years)
+    alone = holding(demand=demand(40, 2.0, arrivals), finance=years)
+    assert rolled.option.promise_probability == alone.option.promise_probability
+    assert rolled.bearable == alone.bearable
+    assert rolled.per_site * 8 == rolled.option.devices
 
 
 def test_knowing_saves_what_uncertainty_costs_and_nothing_where_there_is_none():

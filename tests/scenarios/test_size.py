@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from domain.defaults import NO_QUANTITY, PARTS, origins
+from domain.demand import Shift, Stage
 from domain.hosts import CLASSES, usual_hosts
 from domain.scenario import Host, Ownership, Plan, Site
 from domain.store import load
@@ -128,7 +129,11 @@ def test_every_field_is_in_the_skeleton_and_what_it_only_shows_is_the_default(tm
     elsewhere = {"shifts", "recording", "trace", "pue_workstation"}
     for part in PARTS:
         assert set(type(getattr(scenario, part)).model_fields) - set(fields[part]) <= elsewhere
-    assert "[[demand.shifts]]" in SKELETON.read_text()
+    shown_only = {"[[demand.shifts]]": Shift, "[[stages]]": Stage}
+    for table, noun in shown_only.items():
+        _, _, below = SKELETON.read_text().partition(f"#   {table}\n")
+        shown, _, _ = below.partition("\n#   [")
+        assert all(f"#   {name} = " in shown for name in noun.model_fields)
     assert all(f" {name} = " in SKELETON.read_text() for name in Host.model_fields)
     assert scenario == read_scenario(SKELETON)
 
