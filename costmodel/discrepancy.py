@@ -55,8 +55,9 @@ def places_of_group(
         return None, None
     stages = {each.stage for each in operators}
     is_whole = len(stages) > 1
-    loads, at = aligned(layer.rows, attention.columns, attention.calls)
-    rows, length, calls = (np.asarray(x, dtype=float) for x in loads)
+    gather = next((each.calls for each in operators if each.family == "gather"), 0.0)
+    loads, at = aligned(layer.rows, attention.columns, attention.calls, gather)
+    rows, length, calls, gathers = (np.asarray(x, dtype=float) for x in loads)
     is_there = (rows > 0) & (length > 0)
     found: dict[str, Array | float] = {
         "rows": np.log(np.where(is_there, rows, np.nan)),
@@ -65,7 +66,7 @@ def places_of_group(
         "attention_calls": np.log(np.maximum(calls / layer.calls, 1.0)),
         "half": setting.get("half", 0.0),
         "threads": setting.get("threads", 0.0),
-        "gathers": float(any(each.family == "gather" for each in operators)),
+        "gathers": np.asarray(gathers > 0, dtype=float),
         "prologue": float(not is_whole and "prologue" in stages),
         "epilogue": float(not is_whole and "epilogue" in stages),
     }

@@ -23,6 +23,9 @@ Coefficients = Mapping[str, float | Array]
 # Which kinds have FLOP, by their number.
 IS_PRODUCT = np.array([kind in ("gemm", "convolution") for kind in KINDS])
 IS_ATTENTION = np.array([kind == "attention" for kind in KINDS])
+# Which are split over threads by their number of elements, and how many one thread takes at least.
+IS_SPLIT = np.array([kind in ("activation", "elementwise", "gather") for kind in KINDS])
+GRAIN = 32_768
 # Which efficiency divides the bandwidth, and which launch time counts, for each kind.
 STREAM_OF: dict[Kind, str] = {
     "gemm": "traffic_efficiency",
@@ -122,12 +125,25 @@ def traffic_s(work: Work, rates: Rates, coefficients: Coefficients) -> Array:
     """
     each = _by_operator(work, coefficients)
     rate = work.along(rates.memory_bytes_per_s) * _of_kind(work, each, STREAM_OF)
+    is_shared = ~rates.host_runs_ahead & (rates.units > 1)
+    if is_shared.any():
+        rate = rate * _share_of_cores(work, rates)
     moved = work.weight_bytes + work.moved_bytes
     if not rates.cache_bytes.any():
         return np.asarray(moved / rate)
     touched = moved / np.maximum(work.calls, 1e-9) + 1.0
     reached = each["cache_reach"] * work.along(rates.cache_bytes)
     return np.asarray(moved * touched / ((touched + reached) * rate))
+
+
+def _share_of_cores(work: Work, rates: Rates) -> Array:
+    """How many of a CPU's threads work on each element-wise operator: one for every `GRAIN`, of all.
+
+    torch's parallel_for gives no thread less than that (at::internal::GRAIN_SIZE).
+    """
+    units = work.along(np.where(rates.host_runs_ahead, 1.0, rates.units))
+    busy = np.minimum(np.maximum(work.rows / GRAIN, 1.0), units)
+    return np.asarray(np.where(work.beside(IS_SPLIT[work.kind]), busy / units, 1.0))
 
 
 def _by_operator(work: Work, coefficients: Coefficients) -> dict[str, float | Array]:

@@ -63,6 +63,18 @@ class Bytes:
         return self.weight > self.operand
 
 
+# How often the rows that go on are read and written: taken out, of the filled ones, put back.
+COMPACTION: dict[Executor, dict[str, float]] = {
+    "packed": {"gather": 1, "scatter": 1},
+    "capacity": {"gather": 1, "scatter": 1},
+    "padded": {"gather": 3, "scatter": 1},
+}
+# Kernels to find, take and put back rows; and more of them where images lie by their lengths.
+PLACING_CALLS, SORTING_CALLS = 4.0, 4.0
+# Expected tokens are sums of shares: this much less than all is rounding.
+WHOLE = 1e-9
+
+
 def operators_of(workload: Workload) -> tuple[Operator, ...]:
     """Every operator that `workload` executes, stage by stage."""
     return operators_for(
@@ -133,7 +145,9 @@ def _elementwise(
 ) -> Operator:
     """`passes` reads or writes of `elements` numbers."""
     moved = element * passes * calls * elements
-    return Operator(stage=stage, name=name, family="elementwise", moved_bytes=moved, calls=calls)
+    return Operator(
+        stage=stage, name=name, family="elementwise", moved_bytes=moved, calls=calls, rows=elements
+    )
 
 
 def _attention(
@@ -192,6 +206,11 @@ def _layers(
     if net.qk_norm:
         yield elementwise("qk-norm", wide, 2, size.element, times=2)
     yield _attention(net, load, size, stage, layers, remembered)
+    several = _several(load)
+    if not _is_nothing(several):
+        yield _elementwise(
+            stage, "joining", elements=wide, passes=2, element=size.element, calls=several * layers
+        )
     yield gemm("projection", width, width)
     yield gemm("mlp-in", width, hidden * (2 if net.mlp == "swiglu" else 1))
     if net.mlp == "swiglu":
@@ -249,16 +268,39 @@ def _router(
 def _compaction(
     net: Architecture, load: Load, executor: Executor, size: Bytes, stage: str
 ) -> Iterator[Operator]:
-    """Gather of those that go on, gated scatter back: 2·e·d·N bytes each, plus indices."""
+    """Those that go on taken out, moved as far as their gate says, and put back.
+
+    Rows are read and written once each way, 2·e·d·N bytes, with their places; the gate reads two states
+    and writes one. `padded` takes the real rows out of what it filled up, before and after the block.
+    Where all tokens of all images go on, only the gate is left, but `padded` does not look.
+    """
     moved = load.tokens * net.width
     if executor == "masked":
-        yield _elementwise(stage, "gate", elements=moved, passes=4, element=size.element, calls=3.0)
+        yield _elementwise(stage, "gate", elements=moved, passes=3, element=size.element, calls=2.0)
         return
-    for name, passes in (("gather", 2.0), ("scatter", 4.0)):
+    yield _elementwise(stage, "gate", elements=moved, passes=3, element=size.element)
+    # One or nothing; a number, so that it may be a column.
+    is_taken = (load.tokens < load.images * net.tokens * (1 - WHOLE)) * 1.0
+    if executor == "padded":
+        is_taken = 1.0
+    if _is_nothing(is_taken):
+        return
+    for name, passes in COMPACTION[executor].items():
         yield Operator(
             stage=stage,
             name=name,
             family="gather",
-            moved_bytes=passes * size.element * moved + 8.0 * load.tokens,
-            calls=4.0,
+            moved_bytes=is_taken * (2.0 * passes * size.element * moved + 8.0 * load.tokens),
+            calls=is_taken * (PLACING_CALLS + SORTING_CALLS * _several(load)),
+            rows=moved,
         )
+
+
+def _several(load: Load) -> float:
+    """How much of the batches have images of several lengths: one attention call each, put together."""
+    return np.minimum(load.attention_calls - 1, 1.0)  # type: ignore[no-any-return]
+
+
+def _is_nothing(number: object) -> bool:
+    """Whether it is 0 for certain: a column may be so for some batches."""
+    return isinstance(number, float) and number == 0.0

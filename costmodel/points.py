@@ -188,14 +188,25 @@ def machine_of(measurement: Measurement) -> Machine:
 
 
 def with_peaks(points: Points) -> tuple[Points, tuple[str, ...]]:
-    """Points whose precision's peak was measured; and what is left out, in words."""
+    """Points whose precision's peak was measured; and what is left out, in words.
+
+    A precision that the CPU only emulates is left out too: nobody serves in it, and what it takes says
+    nothing of the others.
+    """
     left_out: dict[str, None] = {}
     kept: dict[str, Sequence[Measurement]] = {}
     for name, runs in points.items():
+        precision = runs[0].workload.precision
+        if runs[0].environment.emulates(precision):
+            left_out[
+                f"{precision} was not fitted: this CPU has no instructions for it and emulates it; "
+                "serve in fp32"
+            ] = None
+            continue
         try:
             machine_of(runs[0])
         except TooFewPoints as complaint:
-            left_out[f"{runs[0].workload.precision} was not fitted: {complaint}"] = None
+            left_out[f"{precision} was not fitted: {complaint}"] = None
         else:
             kept[name] = runs
     if not kept:

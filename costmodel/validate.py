@@ -117,7 +117,7 @@ def reference_accuracy() -> tuple[list[HeldOut], list[ValidationRow]]:
     threads alone.
     """
     sweeps = {path.name: _read(path / COMPACT_JOURNAL) for path in reference_sweeps()}
-    points = usable_points(run for sweep in sweeps.values() for run in sweep)
+    points, _ = with_peaks(usable_points(run for sweep in sweeps.values() for run in sweep))
     pairs: list[HeldOut] = []
     rows: list[ValidationRow] = []
     found = held_out_predictions(points)

@@ -30,6 +30,10 @@ Subject = Annotated[str, Field(pattern=r"^(network|recursion-[1-9][0-9]*)$")]
 _BEFORE_FORMAT_2 = Unknown(reason="records of format 1 did not keep it")
 
 
+# What a CPU has that computes in bf16 (as `profiler` records them: x86 AVX-512 and AMX, Arm).
+HALF_INSTRUCTIONS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
+
+
 class Environment(Record):
     """The machine and software of a measurement. Records of different keys are never merged.
 
@@ -60,6 +64,16 @@ class Environment(Record):
         capability = dict(self.flags).get("cpu_capability", "")
         plain = re.sub(r"[^a-z0-9]+", "", capability.casefold())
         return f"{self.device_id}-{plain}" if plain else self.device_id
+
+    def emulates(self, precision: Precision) -> bool:
+        """Whether this is a CPU that has no instructions for half precision, as far as it says.
+
+        torch computes bf16 there by way of fp32, several times slower than fp32 itself.
+        """
+        known = dict(self.flags).get("cpu_flags")
+        if self.kind != "cpu" or known is None or precision in ("fp32", "tf32"):
+            return False
+        return not HALF_INSTRUCTIONS & set(known.split())
 
 
 class Rates(Record):

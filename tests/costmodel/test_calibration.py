@@ -179,6 +179,22 @@ def test_a_precision_whose_peak_was_not_measured_is_left_out_and_said():
     assert "no dense peak for bf16" in refusal.reason
 
 
+@pytest.mark.parametrize(("cpu_flags", "is_fitted"), [("avx2", False), ("avx2 avx512_bf16", True)])
+def test_a_precision_that_the_cpu_emulates_is_not_fitted(cpu_flags, is_fitted):
+    def on_this(measurement):
+        environment = measurement.environment
+        flags = (*environment.flags, ("cpu_flags", cpu_flags))
+        there = Environment(**{**dict(environment), "flags": flags})
+        return Measurement(**{**dict(measurement), "environment": there})
+
+    journal = [on_this(each) for each in [*journal_of(precision="bf16"), *journal_of()]]
+    fits, left_out = fit_machines(journal, "test")
+    assert {fit.precisions for fit in fits} == (
+        {("fp32",), ("bf16",)} if is_fitted else {("fp32",)}
+    )
+    assert is_fitted or "emulates it" in left_out[0]
+
+
 def test_a_fit_of_one_precision_does_not_speak_for_another():
     (only,), _ = fit_machines(journal_of(), "test")
     refusal = forecast(workload(precision="bf16"), device_of(only), [only])

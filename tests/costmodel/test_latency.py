@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from costmodel.latency import group_s, launch_s, prior, shares_s
+from costmodel.latency import GRAIN, group_s, launch_s, prior, shares_s
+from costmodel.operators import Operator
 from costmodel.work import Machine, Rates, Work, groups_of
 from domain.architecture import Architecture
 from domain.routing import RoutingDistribution
@@ -100,3 +101,24 @@ def test_no_group_is_faster_than_its_launches(workload, machine):
     host = np.bincount(work.group, launch_s(work, COEFFICIENTS), work.groups)
     whole = group_s(work, Rates.of([machine] * len(groups)), COEFFICIENTS)
     assert (whole >= host * (1 - 1e-12)).all()
+
+
+@given(st.floats(1, 1e7), st.integers(2, 64), st.sampled_from(["activation", "residual"]))
+def test_a_thread_is_given_no_less_than_a_grain_of_an_element_wise_operator(
+    elements, threads, name
+):
+    operator = Operator(
+        stage="prologue", name=name, family="elementwise", moved_bytes=8 * elements, rows=elements
+    )
+    whole = Machine(peak_flop_per_s=1e11, memory_bytes_per_s=2e10, units=1.0, host_runs_ahead=False)
+    one = replace(whole, memory_bytes_per_s=2e10 / threads)
+    free = {name: 1e-30 if name.endswith("_s") else value for name, value in COEFFICIENTS.items()}
+    whole_s, one_s, split_s = (
+        seconds_of([(operator,)], machine, free)
+        for machine in (whole, one, replace(whole, units=float(threads)))
+    )
+    assert whole_s * (1 - 1e-9) <= split_s <= one_s * (1 + 1e-9)
+    if elements <= GRAIN:
+        assert split_s == pytest.approx(one_s)
+    if elements >= GRAIN * threads:
+        assert split_s == pytest.approx(whole_s)

@@ -151,3 +151,31 @@ def test_expectations_over_batches_equal_enumeration(values, draws):
 
 def _fields(record):
     return {name: getattr(record, name) for name in type(record).model_fields}
+
+
+@given(st.data(), st.sampled_from(["packed", "capacity"]))
+def test_where_all_tokens_go_on_nothing_is_taken_out_or_put_back(data, executor):
+    net = data.draw(architectures(routed=True))
+    whole = RoutingDistribution.full(net.tokens, net.recursions)
+    batch = data.draw(st.integers(1, 4))
+    gathers = {
+        named: [
+            (each.moved_bytes, each.calls)
+            for each in operators_of(
+                Workload(architecture=net, batch=batch, executor=named, routing=whole)
+            )
+            if each.family == "gather"
+        ]
+        for named in (executor, "padded")
+    }
+    assert not gathers[executor]
+    assert gathers["padded"]
+    assert all(moved > 0 and calls > 0 for moved, calls in gathers["padded"])
+
+
+@given(st.data())
+def test_images_of_one_length_are_not_put_together(data):
+    net = data.draw(architectures(routed=True))
+    routing = data.draw(routings(net, images=1))
+    alike = Workload(architecture=net, batch=4, executor="packed", routing=routing)
+    assert "joining" not in {each.name for each in operators_of(alike)}
