@@ -207,7 +207,7 @@ def _layers(
         yield elementwise("qk-norm", wide, 2, size.element, times=2)
     yield _attention(net, load, size, stage, layers, remembered)
     several = _several(load)
-    if not _is_nothing(several):
+    if np.ndim(several) or several:
         yield _elementwise(
             stage, "joining", elements=wide, passes=2, element=size.element, calls=several * layers
         )
@@ -283,8 +283,6 @@ def _compaction(
     is_taken = (load.tokens < load.images * net.tokens * (1 - WHOLE)) * 1.0
     if executor == "padded":
         is_taken = 1.0
-    if _is_nothing(is_taken):
-        return
     for name, passes in COMPACTION[executor].items():
         yield Operator(
             stage=stage,
@@ -299,8 +297,3 @@ def _compaction(
 def _several(load: Load) -> float:
     """How much of the batches have images of several lengths: one attention call each, put together."""
     return np.minimum(load.attention_calls - 1, 1.0)  # type: ignore[no-any-return]
-
-
-def _is_nothing(number: object) -> bool:
-    """Whether it is 0 for certain: a column may be so for some batches."""
-    return isinstance(number, float) and number == 0.0

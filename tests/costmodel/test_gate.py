@@ -88,7 +88,8 @@ def test_a_bar_that_was_met_and_is_missed_is_blocked_and_one_that_was_missed_is_
     (gone,) = rows_compared([met], []).failures
     assert "was judged and is not" in gone
     judged = {(row.split, row.quantity) for row in rows}
-    assert set(BARS) <= judged
+    # The reference CPU has no instructions for bf16.
+    assert set(BARS) - judged == {("cpu-hard-bf16", "latency")}
 
 
 def test_the_command_says_what_moved_and_refuses_what_is_no_table(tmp_path):

@@ -88,7 +88,9 @@ def test_a_larger_batch_never_takes_less_time(batch):
 def test_fewer_surviving_tokens_never_take_longer():
     net = model_named("morvit-small")
     seconds = []
-    for survival in [(1, 1, 1), (1, 0.6, 0.3), (0.5, 0.2, 0.1), (0, 0, 0)]:
+    # A recursion that all tokens enter gathers nothing: where launches are what takes time, it is faster
+    # than one that nearly all enter.
+    for survival in [(0.95, 0.9, 0.8), (0.9, 0.6, 0.3), (0.5, 0.2, 0.1), (0, 0, 0)]:
         # Images of equal length: different lengths need attention calls of their own.
         counts = tuple(max(1, round(share * net.tokens)) for share in survival)
         routing = RoutingDistribution(tokens=net.tokens, counts=(counts,))
