@@ -55,6 +55,7 @@ def places_of_group(
         return None, None
     stages = {each.stage for each in operators}
     is_whole = len(stages) > 1
+    # Of a whole network the first recursion's, as rows and length are the first layer's.
     gather = next((each.calls for each in operators if each.family == "gather"), 0.0)
     loads, at = aligned(layer.rows, attention.columns, attention.calls, gather)
     rows, length, calls, gathers = (np.asarray(x, dtype=float) for x in loads)

@@ -69,7 +69,8 @@ COMPACTION: dict[Executor, dict[str, float]] = {
     "capacity": {"gather": 1, "scatter": 1},
     "padded": {"gather": 3, "scatter": 1},
 }
-# Kernels to find, take and put back rows; and more of them where images lie by their lengths.
+# Kernels to find and take rows, as many to put them back, and more of each where images lie by their
+# lengths: assumed, from reading the executors; what they cost is fitted.
 PLACING_CALLS, SORTING_CALLS = 4.0, 4.0
 # Expected tokens are sums of shares: this much less than all is rounding.
 WHOLE = 1e-9
