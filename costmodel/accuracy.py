@@ -10,6 +10,7 @@ from itertools import pairwise
 import numpy as np
 
 from costmodel.calibration import held_out_predictions, suffix_of
+from costmodel.certainty import Stages
 from costmodel.points import Points, TooFewPoints, configuration_of, setting_of, stage_s, whole_s
 from costmodel.published import fits_of_published, is_old_stack, published_workload
 from costmodel.reach import class_of
@@ -30,31 +31,16 @@ LEFT_OUT, ANOTHER_OCCASION = "leave-one-point-out", "another-occasion"
 def machine_pairs(points: Points) -> list[HeldOut]:
     """Each point, whole and by stage, predicted by a fit that has not seen its configuration.
 
-    The interval is the spread that other left-out configurations of the same setting showed (their
-    fits, and theirs alone, have seen this point).
+    The interval is what the fit promised, times what other left-out configurations of the same setting
+    missed over what was promised there (their fits, and theirs alone, have seen this point).
     """
-    found = held_out_predictions(points)
-    whole: dict[tuple[str, str], tuple[float, float]] = {}
-    for name, stages in found.items():
-        runs = points[name]
-        whole[(name, "latency")] = (math.fsum(stages.values()), whole_s(runs))
-        for depth in runs[0].depths:
-            whole[(name, depth.stage)] = (stages[depth.stage], stage_s(runs, depth.stage))
-    scores = {
-        (name, quantity): Score(
-            stratum=(quantity == "latency", *setting_of(points[name][0]).values()),
-            block=configuration_of(points[name][0]),
-            predicted=guess,
-            measured=seen,
-        )
-        for (name, quantity), (guess, seen) in whole.items()
-    }
+    scores = scores_of(points, held_out_predictions(points))
     return [
         HeldOut(
             split=f"{LEFT_OUT}{suffix_of(points[name][0].workload.precision)}",
             point=name,
             quantity="latency" if quantity == "latency" else "stage-latency",
-            predicted=log_normal(score.predicted, others_log_sd(score, scores.values())),
+            predicted=log_normal(score.predicted, promised_log_sd(score, scores.values())),
             measured=score.measured,
         )
         for (name, quantity), score in scores.items()
@@ -63,11 +49,15 @@ def machine_pairs(points: Points) -> list[HeldOut]:
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """One held-out prediction; `stratum` says which others are like it, `block` which are kin."""
+    """One held-out prediction; `stratum` says which others are like it, `block` which are kin.
+
+    `log_sd` is how sure the fit was of it.
+    """
 
     stratum: tuple[float | bool | str, ...]
     block: str
     predicted: float
+    log_sd: float
     measured: float
 
     @property
@@ -76,16 +66,42 @@ class Score:
         return math.log(self.measured / self.predicted)
 
 
-def others_log_sd(score: Score, scores: Iterable[Score]) -> float:
-    """The spread that an interval around `score` has: what others of its stratum, not kin, missed."""
+Scores = Mapping[tuple[str, str], Score]
+
+
+def scores_of(points: Points, found: Mapping[str, Stages]) -> dict[tuple[str, str], Score]:
+    """Held-out predictions of points, whole and by stage, with what they are alike in."""
+    scores = {}
+    for name, stages in found.items():
+        runs = points[name]
+        guesses = {"latency": (stages.whole_s, stages.whole_log_sd, whole_s(runs))} | {
+            depth.stage: (*stages.of(depth.stage), stage_s(runs, depth.stage))
+            for depth in runs[0].depths
+        }
+        for quantity, (guess, log_sd, seen) in guesses.items():
+            scores[name, quantity] = Score(
+                stratum=(quantity == "latency", *setting_of(runs[0]).values()),
+                block=configuration_of(runs[0]),
+                predicted=guess,
+                log_sd=log_sd,
+                measured=seen,
+            )
+    return scores
+
+
+def promised_log_sd(score: Score, scores: Iterable[Score]) -> float:
+    """The spread of an interval around `score`: the fit's own, as wide as others needed it.
+
+    Others are those of its stratum that are not kin; split-conformal over what they missed in spreads.
+    """
     others = [
-        other.log_ratio
+        other.log_ratio / other.log_sd
         for other in scores
         if other.stratum == score.stratum and other.block != score.block
     ]
     if not others:
         raise TooFewPoints(f"wanted two configurations to leave one out, got {score.block} alone")
-    return spread_of(others)
+    return spread_of(others) * score.log_sd
 
 
 def occasion_pairs(

@@ -7,11 +7,10 @@ error that cancels in the whole shows here.
 """
 
 import math
-from collections.abc import Mapping
 
 import numpy as np
 
-from costmodel.accuracy import Score, others_log_sd
+from costmodel.accuracy import Scores, promised_log_sd
 from costmodel.calibration import machine_observations, prior_of
 from costmodel.latency import shares_s
 from costmodel.points import Points, machine_of, setting_of
@@ -24,7 +23,7 @@ BIAS_LOG_SD = 0.05
 LEAST_SHARE = 0.02
 
 
-def operator_rows(points: Points, scores: Mapping[tuple[str, str], Score]) -> list[ValidationRow]:
+def operator_rows(points: Points, scores: Scores) -> list[ValidationRow]:
     """One row a kind of operator: its bias, and the errors of stages weighed with its share of them.
 
     `half_width` is that of the bias. Kinds that are nowhere more than a sliver are left out.
@@ -33,7 +32,7 @@ def operator_rows(points: Points, scores: Mapping[tuple[str, str], Score]) -> li
     keys = [key for key in scores if key in shares]
     matrix = np.array([shares[key] for key in keys])
     logs = np.array([-scores[key].log_ratio for key in keys])
-    spreads = np.array([others_log_sd(scores[key], scores.values()) for key in keys])
+    spreads = np.array([promised_log_sd(scores[key], scores.values()) for key in keys])
     bias, log_sd = biases(matrix, logs, spreads)
     rows = []
     for number, kind in enumerate(KINDS):

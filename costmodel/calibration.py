@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from costmodel.discrepancy import discrepancy_of, features_of_group, log_correction
-from costmodel.latency import COEFFICIENTS, group_s, prior
+from costmodel.certainty import STAGE_LOG_SD, WHOLE_LOG_SD, Stages, stages_of
+from costmodel.discrepancy import discrepancy_of, features_of_group
+from costmodel.latency import COEFFICIENTS, prior
 from costmodel.points import (
     Points,
     TooFewPoints,
@@ -23,7 +24,7 @@ from costmodel.points import (
     whole_s,
     with_peaks,
 )
-from costmodel.regression import Deviation, Observations, posterior_of, spread_of
+from costmodel.regression import Deviation, Observations, Posterior, posterior_of, spread_of
 from costmodel.transfer import features_of
 from costmodel.work import Array, Rates, Work, groups_of
 from domain.fit import Coefficient, Discrepancy, Fit
@@ -32,9 +33,6 @@ from domain.record import Precision
 from domain.statistics import median
 from domain.workload import Workload
 
-# How far the median of runs is believed at most: stages are shorter, and their clock marks sit
-# inside the pass.
-STAGE_LOG_SD, WHOLE_LOG_SD = 0.04, 0.015
 # Standard error of a median over that of a mean, for normal samples.
 MEDIAN_OVER_MEAN = 1.2533
 LEAST_POINTS = 4
@@ -148,7 +146,10 @@ def fit_machines(
     observations = machine_observations(points)
     posterior = posterior_of(observations, beliefs)
     discrepancy = machine_discrepancy(points, observations.log_sd, posterior.residuals)
-    held_out = held_out_log_ratios(points)
+    held_out = held_out_predictions(points)
+    missed = {
+        name: math.log(whole_s(points[name]) / stages.whole_s) for name, stages in held_out.items()
+    }
     settings: dict[tuple[int, Precision], dict[str, Sequence[Measurement]]] = defaultdict(dict)
     for name, runs in points.items():
         threads, precision = runs[0].environment.threads, runs[0].workload.precision
@@ -177,7 +178,8 @@ def fit_machines(
                 ),
                 covariance=tuple_of(posterior.covariance_at(at)),
                 # What held-out points showed, not what the fit believes of itself.
-                residual_log_sd=spread_of([held_out[name] for name in own]),
+                residual_log_sd=spread_of([missed[name] for name in own]),
+                scale=spread_of([missed[name] / held_out[name].whole_log_sd for name in own]),
                 noise_log_sd=noise_log_sd(own),
                 drift_log_sd=drift_log_sd(
                     each for each in taken if name_of(each) in own and _is_of(each, first)
@@ -215,42 +217,23 @@ def suffix_of(precision: Precision) -> str:
     return "" if precision == "fp32" else f"-{precision}"
 
 
-def whole_predicted_s(
-    measurement: Measurement,
-    coefficients: Mapping[str, float],
-    discrepancy: Discrepancy | None = None,
-) -> float:
-    """Seconds of the batch that `measurement` timed, by `coefficients` and what neighbours took."""
-    return math.fsum(stages_predicted_s(measurement, coefficients, discrepancy).values())
-
-
-def stages_predicted_s(
-    measurement: Measurement,
-    coefficients: Mapping[str, float],
-    discrepancy: Discrepancy | None = None,
-) -> dict[str, float]:
-    """Seconds of each stage of the batch that `measurement` timed."""
-    groups = groups_of(measurement.workload, host_runs_ahead=False)
-    rates = Rates.of([machine_of(measurement)] * len(groups))
-    seconds = group_s(Work.of(groups), rates, coefficients)
+def stages_expected(
+    measurement: Measurement, posterior: Posterior, discrepancy: Discrepancy | None
+) -> Stages:
+    """Seconds of each stage of the batch that `measurement` timed, and how sure they are."""
     setting = setting_of(measurement)
-    return {
-        group[0].stage: float(own_s)
-        * math.exp(log_correction(discrepancy, features_of_group(group, setting)))
-        for group, own_s in zip(groups, seconds, strict=True)
-    }
+    return stages_of(
+        groups_of(measurement.workload, host_runs_ahead=False),
+        machine_of(measurement),
+        posterior.values_at(setting),
+        posterior.covariance_at(setting),
+        discrepancy,
+        setting,
+    )
 
 
-def held_out_log_ratios(points: Points) -> dict[str, float]:
-    """log(seen / predicted) of each point by a fit that has not seen its configuration."""
-    return {
-        name: math.log(whole_s(points[name]) / math.fsum(stages.values()))
-        for name, stages in held_out_predictions(points).items()
-    }
-
-
-def held_out_predictions(points: Points) -> dict[str, dict[str, float]]:
-    """Seconds of each stage of each point, by a fit that has not seen its configuration.
+def held_out_predictions(points: Points) -> dict[str, Stages]:
+    """The stages of each point, by a fit that has not seen its configuration.
 
     Whatever was run alike, at another precision or with other threads, is left out with it.
     """
@@ -260,8 +243,8 @@ def held_out_predictions(points: Points) -> dict[str, dict[str, float]]:
 
 def predictions_without(
     points: Points, folds: Sequence[str], fold_of: Mapping[str, str]
-) -> dict[str, dict[str, float]]:
-    """Seconds of each stage of the points of `folds`, each by a fit of all other points.
+) -> dict[str, Stages]:
+    """The stages of the points of `folds`, each by a fit of all other points.
 
     `fold_of` names the fold of each point; points of no listed fold are only learned from. Raises
     TooFewPoints where a fold is all there is.
@@ -281,9 +264,7 @@ def predictions_without(
             rest, observations.log_sd[~left_out], posterior.residuals[~left_out]
         )
         for name in own:
-            first = points[name][0]
-            values = posterior.values_at(setting_of(first))
-            found[name] = stages_predicted_s(first, values, discrepancy)
+            found[name] = stages_expected(points[name][0], posterior, discrepancy)
     return found
 
 

@@ -88,7 +88,29 @@ def discrepancy_of(
         features=FEATURES,
         points=tuple(tuple(round(float(x), 6) for x in row) for row in points),
         weights=tuple(map(float, weights)),
+        log_sd=tuple(round(float(each), 6) for each in log_sd),
     )
+
+
+def covariance_of(known: Discrepancy | None, places: Sequence[tuple[float, ...] | None]) -> Array:
+    """Covariance of what groups there take beside the equations, after all that is `known`.
+
+    k(x, x') − k(x, X) (k(X, X) + noise)⁻¹ k(X, x'): s² for groups far from all that was seen. A group
+    without a place has none. Points that do not say how far they were believed tell nothing.
+    """
+    found = np.zeros((len(places), len(places)))
+    rows = [number for number, place in enumerate(places) if place is not None]
+    if not rows:
+        return found
+    at = np.array([places[row] for row in rows])
+    inner = _kernel(at, at)
+    if known is not None and known.log_sd:
+        points = np.array(known.points)
+        noise = np.diag(np.array(known.log_sd) ** 2 + NUGGET_LOG_SD**2)
+        across = _kernel(points, at)
+        inner = inner - across.T @ np.linalg.solve(_kernel(points, points) + noise, across)
+    found[np.ix_(rows, rows)] = inner
+    return found
 
 
 def log_correction(discrepancy: Discrepancy | None, features: tuple[float, ...] | None) -> float:

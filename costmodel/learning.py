@@ -1,6 +1,5 @@
 """What the model and a spreadsheet's lines make of 16, of 64 and of all points. Pure."""
 
-import math
 from collections import defaultdict
 from collections.abc import Sequence
 
@@ -43,7 +42,7 @@ def learning_rows(
                 n: "near" if known else "far" for n, known in zip(names, is_known, strict=True)
             }
             found = predictions_without(points, ["far"], sides)
-            own = np.array([math.fsum(found[n].values()) for n in names if n in found])
+            own = np.array([found[n].whole_s for n in names if n in found])
             misses["model", size].append(np.log(seen_s[~is_known] / own))
             for label, baseline in baselines_here().items():
                 guess = baseline(amounts[is_known], seen_s[is_known], amounts[~is_known])

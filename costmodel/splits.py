@@ -10,16 +10,16 @@ learning        (`learning`) 16, 64 and all points, beside what a spreadsheet ma
 memory          each configuration's peak
 """
 
-import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from costmodel.accuracy import Score, others_log_sd
+from costmodel.accuracy import Scores, promised_log_sd, scores_of
 from costmodel.calibration import predictions_without
+from costmodel.certainty import Stages
 from costmodel.memory import peak_estimate, safe_bytes
-from costmodel.points import Points, configuration_of, setting_of, stage_s, whole_s
-from costmodel.transfer import EXTRAPOLATION_LOG_SD, log_normal
+from costmodel.points import Points, whole_s
+from costmodel.transfer import log_normal
 from domain.fit import HeldOut, ValidationRow
 from domain.measurement import Measurement
 from domain.record import Unknown
@@ -48,7 +48,7 @@ def routing_kind(run: Measurement) -> str:
     return "-".join(f"{share:.1f}" for share in shares) + f"~{spread:.1f}"
 
 
-def cpu_pairs(points: Points, found: Mapping[str, Mapping[str, float]]) -> dict[str, list[HeldOut]]:
+def cpu_pairs(points: Points, found: Mapping[str, Stages]) -> dict[str, list[HeldOut]]:
     """Pairs of every split of a measured machine, by the split's name.
 
     `found` are the predictions with each configuration left out, `held_out_predictions`.
@@ -73,13 +73,8 @@ def cpu_pairs(points: Points, found: Mapping[str, Mapping[str, float]]) -> dict[
             point: "far" if size_of(runs[0]) > most else "near" for point, runs in points.items()
         }
         if set(sides.values()) == {"far", "near"}:
-            far = predictions_without(points, ["far"], sides)
-            seen = max(size_of(points[point][0]) for point in points if sides[point] == "near")
-            extra = {
-                point: EXTRAPOLATION_LOG_SD * math.log(size_of(points[point][0]) / seen)
-                for point in far
-            }
-            splits[name] = _pairs(name, scores_of(points, far), everything, extra)
+            far = scores_of(points, predictions_without(points, ["far"], sides))
+            splits[name] = _pairs(name, far, everything)
     return splits
 
 
@@ -101,42 +96,15 @@ SELECTIONS: dict[str, Callable[[Measurement], bool]] = {
     "cpu-hard-uneven": lambda run: _spread(run) > 0.1,
 }
 
-Scores = Mapping[tuple[str, str], Score]
 
-
-def scores_of(
-    points: Points, found: Mapping[str, Mapping[str, float]]
-) -> dict[tuple[str, str], Score]:
-    """Held-out predictions of points, whole and by stage, with what they are alike in."""
-    scores = {}
-    for name, stages in found.items():
-        runs = points[name]
-        seen = {depth.stage: stage_s(runs, depth.stage) for depth in runs[0].depths}
-        guesses = {"latency": math.fsum(stages.values())} | {each: stages[each] for each in seen}
-        for quantity, guess in guesses.items():
-            scores[name, quantity] = Score(
-                stratum=(quantity == "latency", *setting_of(runs[0]).values()),
-                block=configuration_of(runs[0]),
-                predicted=guess,
-                measured=whole_s(runs) if quantity == "latency" else seen[quantity],
-            )
-    return scores
-
-
-def _pairs(
-    split: str, members: Scores, everything: Scores, extra: Mapping[str, float] | None = None
-) -> list[HeldOut]:
+def _pairs(split: str, members: Scores, everything: Scores) -> list[HeldOut]:
     """Members with the interval that other configurations of `everything` give them."""
-    widened = extra or {}
     return [
         HeldOut(
             split=split,
             point=name,
             quantity="latency" if quantity == "latency" else "stage-latency",
-            predicted=log_normal(
-                score.predicted,
-                math.hypot(others_log_sd(score, everything.values()), widened.get(name, 0.0)),
-            ),
+            predicted=log_normal(score.predicted, promised_log_sd(score, everything.values())),
             measured=score.measured,
         )
         for (name, quantity), score in members.items()

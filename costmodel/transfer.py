@@ -3,16 +3,15 @@
 import math
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from costmodel.capping import Held, slowed
+from costmodel.certainty import Stages, stages_of
 from costmodel.discrepancy import factors_of
 from costmodel.energy import energy_j_per_image, power_w, share_drawn
-from costmodel.latency import group_s, shares_s
+from costmodel.latency import shares_s
 from costmodel.memory import fit_probability, peak_estimate
 from costmodel.operators import Operator
 from costmodel.reach import Reach, check_coefficients, reach_of, setting_for
-from costmodel.work import Machine, Rates, Work, groups_of
+from costmodel.work import groups_of
 from domain.device import DeviceSpec
 from domain.fit import Fit
 from domain.prediction import Bound, OperatorCost, Prediction, Refusal
@@ -24,6 +23,9 @@ from domain.workload import Workload
 NORMAL_90 = 1.645
 # Spread for each factor e by which a workload leaves the fitted range.
 EXTRAPOLATION_LOG_SD = 0.12
+# How far beyond what it has seen, in factors of e, the fit of one machine was judged to keep what it
+# promises: batches of 32 after 2, width 384 after 256 (`costmodel.splits`). Farther away nobody knows.
+JUDGED_AWAY = {"batch": math.log(16), "width": math.log(1.5)}
 # Below this chance of fitting in memory there is no prediction; below the other, a warning.
 LEAST_FIT, SAFE_FIT = 0.01, 0.9
 # Boards have slower host cores than the servers and desktops whose launch costs were fitted: this
@@ -39,21 +41,23 @@ def forecast(workload: Workload, device: DeviceSpec, fits: Sequence[Fit]) -> Pre
     check_coefficients(reach.fit)
     coefficients = {each.name: each.value for each in reach.fit.coefficients}
     groups = groups_of(workload, host_runs_ahead=reach.machine.host_runs_ahead)
-    factors = factors_of(reach.fit.discrepancy, groups, setting_for(workload, reach.fit))
+    setting = setting_for(workload, reach.fit)
+    factors = factors_of(reach.fit.discrepancy, groups, setting)
     shares = shares_s(groups, reach.machine, coefficients, factors)
     total_s = math.fsum(seconds for _, seconds, _ in shares)
     far = extrapolation(workload, reach.fit)
     host_share = math.fsum(s for _, s, bound in shares if bound == "host") / total_s
     is_other_host = device.device_class == "edge" and reach.fit.scope == "class"
     host_log_sd = EDGE_HOST_LOG_SD * host_share * is_other_host
-    log_sd = math.sqrt(
-        _coefficient_variance(groups, reach.machine, reach.fit, coefficients)
-        + reach.fit.residual_log_sd**2
-        + reach.fit.device_log_sd**2
-        + reach.fit.drift_log_sd**2
-        + reach.extra_log_sd**2
-        + host_log_sd**2
-        + sum(EXTRAPOLATION_LOG_SD * distance for distance in far.values()) ** 2
+    stages = stages_of(
+        groups, reach.machine, coefficients, reach.fit.covariance, reach.fit.discrepancy, setting
+    )
+    log_sd = math.hypot(
+        _own_log_sd(reach.fit, stages, far),
+        reach.fit.device_log_sd,
+        reach.fit.drift_log_sd,
+        reach.extra_log_sd,
+        host_log_sd,
     )
     latency = _held_apart(log_normal(total_s, log_sd), reach.held)
     power = _power(device, reach, shares, total_s)
@@ -140,27 +144,17 @@ def features_of(workload: Workload) -> dict[str, float]:
     }
 
 
-def _coefficient_variance(
-    groups: Sequence[Sequence[Operator]],
-    machine: Machine,
-    fit: Fit,
-    coefficients: Mapping[str, float],
-) -> float:
-    """Variance of log seconds from the coefficients' covariance: gᵀ Σ g, g by differences."""
-    work, rates = Work.of(groups), Rates.of([machine] * len(groups))
-    step = 1e-3
+def _own_log_sd(fit: Fit, stages: Stages, far: Mapping[str, float]) -> float:
+    """How sure the fit is of a batch on what it was fitted to.
 
-    def log_seconds(of: Mapping[str, float]) -> float:
-        return math.log(float(group_s(work, rates, of).sum()))
-
-    here = log_seconds(coefficients)
-    slope = np.array(
-        [
-            (log_seconds({**coefficients, name: value * math.exp(step)}) - here) / step
-            for name, value in coefficients.items()
-        ]
-    )
-    return float(slope @ np.array(fit.covariance) @ slope)
+    One machine's fit knows where it has seen nothing like it, and by how much it promises too much or
+    too little. Another fit knows its coefficients; what is left over grows with each step away.
+    """
+    if fit.scope == "machine" and fit.scale is not None:
+        farther = sum(max(d - JUDGED_AWAY.get(name, 0.0), 0.0) for name, d in far.items())
+        return math.hypot(fit.scale * stages.whole_log_sd, EXTRAPOLATION_LOG_SD * farther)
+    away = EXTRAPOLATION_LOG_SD * sum(far.values())
+    return math.hypot(stages.coefficients_log_sd, fit.residual_log_sd, away)
 
 
 def _power(

@@ -16,6 +16,7 @@ from costmodel.accuracy import (
     occasion_pairs,
     ranking_of,
     row_pairs,
+    scores_of,
     summary_of,
 )
 from costmodel.blame import operator_rows
@@ -31,7 +32,6 @@ from costmodel.splits import (
     false_fits,
     memory_pairs,
     noise_of,
-    scores_of,
 )
 from domain.catalogue import devices, published
 from domain.complaint import Complaint, CorruptFile, first_error

@@ -37,18 +37,24 @@ class Coefficient(Record):
 class Discrepancy(Record):
     """What neighbours of a workload took beside the equations: a process's points and weights.
 
-    `points` are in the order of `features`; `weights` one a point.
+    `points` are in the order of `features`; `weights` one a point. `log_sd` says how far each point was
+    believed; without it the process says what it expects, not how sure it is.
     """
 
     features: tuple[Identifier, ...]
     points: tuple[tuple[Annotated[float, Field(ge=-1e3, le=1e3)], ...], ...]
     weights: tuple[Annotated[float, Field(ge=-1e6, le=1e6)], ...]
+    log_sd: tuple[Positive, ...] = ()
 
     @model_validator(mode="after")
     def _one_row_a_weight(self) -> Self:
         if len(self.points) != len(self.weights):
             raise ValueError(
                 f"wanted one weight a point, got {len(self.points)} and {len(self.weights)}"
+            )
+        if self.log_sd and len(self.log_sd) != len(self.points):
+            raise ValueError(
+                f"wanted one spread a point or none, got {len(self.points)} and {len(self.log_sd)}"
             )
         if any(len(row) != len(self.features) for row in self.points):
             raise ValueError(f"wanted {len(self.features)} numbers in every point")
@@ -59,7 +65,8 @@ class Fit(Record):
     """Coefficients of one machine, published device or class, one runtime; says what it rests on.
 
     `covariance` is of the logarithms, in the order of `coefficients`. `residual_log_sd` is the
-    spread left over between the model and a workload. `device_log_sd` is the spread between devices of the
+    spread left over between the model and a workload; `scale` what held-out points missed over the
+    spread that the fit itself promised there, where it was asked. `device_log_sd` is the spread between devices of the
     class, which a prediction for an unseen device carries in addition; `drift_log_sd` how far a
     shared machine's own speed wanders from run to run.
     """
@@ -77,6 +84,7 @@ class Fit(Record):
     coefficients: tuple[Coefficient, ...]
     covariance: tuple[tuple[Annotated[float, Field(ge=-1e4, le=1e4)], ...], ...]
     residual_log_sd: Positive
+    scale: Positive | None = None
     device_log_sd: Annotated[float, Field(ge=0)] = 0.0
     noise_log_sd: Annotated[float, Field(ge=0)] = 0.0
     drift_log_sd: Annotated[float, Field(ge=0)] = 0.0

@@ -15,7 +15,7 @@ from costmodel.accuracy import (
     occasion_pairs,
     summary_of,
 )
-from costmodel.calibration import class_of_machine, fit_machine, fit_machines, whole_predicted_s
+from costmodel.calibration import class_of_machine, fit_machine, fit_machines
 from costmodel.points import TooFewPoints, noise_log_sd, stage_s, usable_points, whole_s
 from costmodel.published import fits_of_published
 from costmodel.reach import device_of
@@ -30,11 +30,9 @@ from tests.costmodel.machines import ENVIRONMENT, journal_of, measured, workload
 
 def test_a_fit_of_a_clean_journal_predicts_what_it_has_not_seen():
     fit = fit_machine(journal_of(), "test")
-    coefficients = {each.name: each.value for each in fit.coefficients}
     for unseen in (workload(192, 28, 8), workload(128, 56, 2, survival=(0.9, 0.5, 0.1))):
-        seen = measured(unseen)
-        guess = whole_predicted_s(seen, coefficients, fit.discrepancy)
-        assert guess == pytest.approx(whole_s([seen]), rel=0.03)
+        answer = forecast(unseen, device_of(fit), [fit])
+        assert answer.latency_s.value == pytest.approx(whole_s([measured(unseen)]), rel=0.03)
 
 
 def test_a_noisy_journal_gives_an_honest_interval():

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from costmodel.accuracy import scores_of
 from costmodel.baselines import (
     BASELINES,
     flop_bytes_and_count,
@@ -21,7 +22,7 @@ from costmodel.learning import learning_rows
 from costmodel.memory import allocated_bytes
 from costmodel.points import TooFewPoints, configuration_of, usable_points
 from costmodel.published import ASSUMED_GPU_LOG_SD
-from costmodel.splits import cpu_pairs, false_fits, routing_kind, scores_of
+from costmodel.splits import cpu_pairs, false_fits, routing_kind
 from domain.catalogue import devices
 from domain.kernels import SITES, gemm_rows
 from domain.measurement import Measurement
