@@ -113,6 +113,22 @@ def test_all_batches_of_two_images_average_to_what_is_expected(data):
             assert seen == pytest.approx(getattr(expected, name)), name
 
 
+@given(st.integers(0, 999), st.integers(2, 40), st.integers(1, 20))
+def test_images_of_equal_length_share_a_call_however_many_there_are(seed, images, batches):
+    random = np.random.default_rng(seed)
+    net = workload().architecture
+    drawn = random.integers(0, min(net.tokens, 12), size=(batches, images, net.recursions))
+    counts = -np.sort(-drawn, axis=2)
+    counts[0, 0], counts[0, 1] = 1, 2  # so that not all are alike
+    loads = loads_of_batches(counts, np.full(batches, images), "packed", net)
+    for recursion, load in enumerate(loads.recursions):
+        own = counts[:, :, recursion]
+        lengths = [len(set(row.tolist()) - {0}) for row in own]
+        assert np.broadcast_to(load.attention_calls, batches).tolist() == lengths
+        assert np.broadcast_to(load.squares, batches).tolist() == (own**2).sum(axis=1).tolist()
+        assert np.broadcast_to(load.images, batches).tolist() == (own > 0).sum(axis=1).tolist()
+
+
 def test_a_static_executor_refuses_images_that_differ():
     net = workload().architecture
     uneven = np.array([[[2] * net.recursions, [1] * net.recursions]])
