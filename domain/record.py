@@ -23,7 +23,9 @@ Tier = Literal["measured", "calibrated", "anchored", "spec-only"]
 class Record(BaseModel):
     """What may be stored: nothing unknown, coerced, infinite, or changed later."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False, defer_build=True)
+    model_config = ConfigDict(
+        frozen=True, strict=True, extra="forbid", allow_inf_nan=False, defer_build=True
+    )
 
     def key(self) -> str:
         """Sixteen hexadecimal digits that change when any stored field changes.

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from domain.architecture import Architecture
 from domain.card import AtBudget
-from domain.routing import capacities_of_budget
+from domain.routing import capacities_of_budget, kept_of
 from morvit import losses
 from morvit.data import LabelledImages, normalised
 from morvit.losses import LossWeights
@@ -100,7 +100,7 @@ def by_budget(
 def thresholds_at(
     model: MoRViT, images: UInt8[Tensor, "images channels rows columns"], budget: float
 ) -> tuple[float, ...]:
-    """Gates above which patches go on, so that over these images as many do as the budget says.
+    """Ranks above which patches go on, so that over these images as many do as by the budget itself.
 
     Recursion by recursion: the quantile of all patches still in that leaves the wanted share, with
     the earlier thresholds in force.
@@ -111,19 +111,13 @@ def thresholds_at(
     parts = torch.split(images, EVALUATION_BATCH)
     states = [model.begun(normalised(part)) for part in parts]
     thresholds: list[float] = []
-    for recursion, share in enumerate(wanted):
+    for recursion, kept in enumerate(kept_of(wanted, architecture.patches)):
         votes = [model.voted(recursion, state, route) for state, route in states]
-        gates = torch.cat([vote.ranks[staying] for vote, staying in votes])
-        keep = round(share * len(images) * architecture.patches)
-        ordered = gates.sort(descending=True).values
-        if keep >= len(ordered):
-            level = 0.0
-        elif not keep:
-            level = 1.0  # which no gate is above
-        else:
-            # Half-way between the last that goes on and the first that does not.
-            level = float((ordered[keep - 1] + ordered[keep]) / 2)
-        thresholds.append(level)
+        ranks = torch.cat([vote.ranks()[staying] for vote, staying in votes])
+        keep, ordered = kept * len(images), ranks.sort(descending=True).values
+        # Half-way between the last that goes on and the first that does not.
+        everyone = keep >= len(ordered)
+        thresholds.append(0.0 if everyone else float((ordered[keep - 1] + ordered[keep]) / 2))
         orders = Orders(thresholds=tuple(thresholds))
         states = [
             model.recurred(recursion, state, route, orders=orders, into=state)

@@ -8,10 +8,14 @@ another recipe.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from domain.architecture import Architecture
+from domain.complaint import Complaint, nearest
 from domain.routing import capacities_of_budget
+from morvit.data import DEBIAN_FOLDER, LabelledImages, Split, fashion_mnist
+from morvit.inspection import inspection
 from morvit.losses import LossWeights
 from morvit.weights import Recipe
 
@@ -74,6 +78,23 @@ SETTINGS: dict[Task, Setting] = {
         test_images=2_000,
     ),
 }
+
+
+def task_named(name: str) -> Task:
+    """The task of that name. Raises Complaint."""
+    for known in SETTINGS:
+        if known == name:
+            return known
+    raise Complaint(f"no task {name!r}; {nearest(name, SETTINGS)}")
+
+
+def images_of(task: Task, split: Split, folder: Path = DEBIAN_FOLDER) -> LabelledImages:
+    """Training or test images of a task; `folder` holds Fashion-MNIST."""
+    if task == "fashion-mnist":
+        return fashion_mnist(split, folder)
+    setting = SETTINGS[task]
+    count = setting.training_images if split == "train" else setting.test_images
+    return inspection(split, count).labelled
 
 
 def architecture_of(task: Task, network: NetworkName) -> Architecture:

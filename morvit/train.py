@@ -15,24 +15,17 @@ from domain.architecture import Architecture
 from domain.complaint import Complaint, nearest
 from domain.shell import run_shell
 from domain.store import results_root, write_whole
-from morvit.data import (
-    DEBIAN_FOLDER,
-    LabelledImages,
-    fashion_mnist,
-    held_out,
-    image_folder,
-)
+from morvit.data import DEBIAN_FOLDER, LabelledImages, held_out, image_folder
 from morvit.evaluation import CALIBRATION_IMAGES, Line, by_budget, evaluated, survival
-from morvit.inspection import inspection
 from morvit.losses import LossWeights
 from morvit.model import MoRViT
 from morvit.presets import (
     ROUTES,
-    SETTINGS,
     NetworkName,
-    Task,
     architecture_of,
+    images_of,
     recipe_of,
+    task_named,
 )
 from morvit.streamed import StreamedFolder
 from morvit.training import UNIFORM, Source, Training
@@ -165,7 +158,7 @@ def train(
 ) -> None:
     """Train MoR-ViT or what it is compared with; run it again to go on."""
     torch.set_num_threads(threads)
-    chosen = _task(task)
+    chosen = task_named(task)
     if network != "shipped" and not (folder is None and imagenet is None):
         raise Complaint("the networks of the comparison are for --task; leave out --network")
     source: Source
@@ -182,8 +175,8 @@ def train(
         seen = source
     else:
         name = "morvit-fmnist" if chosen == "fashion-mnist" else f"morvit-{chosen}"
-        source, test = _images(chosen, data)
-        seen = source
+        seen, test = (images_of(chosen, split, data) for split in ("train", "test"))
+        source = seen
     if network == "shipped":
         architecture = recommended(name, router, seen)
         recipe = _shipped_recipe(architecture, selection, auxiliary, balancing)
@@ -215,29 +208,11 @@ def train(
     typer.echo(card.model_dump_json(include={"accuracy", "uniform_accuracy", "survival"}))
 
 
-def _task(name: str) -> Task:
-    for known in SETTINGS:
-        if known == name:
-            return known
-    raise Complaint(f"no task {name!r}; {nearest(name, SETTINGS)}")
-
-
 def _network(name: str) -> NetworkName:
     for known in ROUTES:
         if known == name:
             return known
     raise Complaint(f"no network {name!r}; {nearest(name, ['shipped', *ROUTES])}")
-
-
-def _images(task: Task, folder: Path) -> tuple[LabelledImages, LabelledImages]:
-    """Training and test images of a task."""
-    if task == "fashion-mnist":
-        return fashion_mnist("train", folder), fashion_mnist("test", folder)
-    setting = SETTINGS[task]
-    return (
-        inspection("train", setting.training_images).labelled,
-        inspection("test", setting.test_images).labelled,
-    )
 
 
 def _teacher(path: Path | None, architecture: Architecture) -> MoRViT | None:

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from domain.routing import routing_of_budget
-from morvit.data import LabelledImages
+from morvit.data import LabelledImages, normalised
 from morvit.evaluation import by_budget, evaluated, thresholds_at
 from morvit.router import Orders
 from tests.morvit.networks import changed, network
@@ -44,6 +44,29 @@ def test_one_network_serves_every_budget_and_the_whole_of_it_is_uniform_depth():
     assert points[-1].accuracy == uniform.accuracy
     assert points[-1].thresholds == ()
     assert len(points[0].thresholds) == 3
+
+
+def test_where_training_lets_all_in_those_least_like_the_rest_are_let_in_first():
+    model, seen = network(WIDE), images()
+    with torch.inference_mode():
+        state, route = model.begun(normalised(seen.images))
+        vote, _ = model.voted(0, state, route, chooses=False)
+    patches = state[:, WIDE.prefix_tokens :]
+    unlike = (patches - patches.mean(dim=1, keepdim=True)).norm(dim=-1)
+    few = Orders(capacities=(0.25, 0.1, 0.1))
+    entered = evaluated(model, seen.images, seen.labels, few).depths[:, WIDE.prefix_tokens :] > 0
+    for image, came in zip(unlike, entered, strict=True):
+        assert came.sum() == len(image) // 4
+        assert image[came].min() >= image[~came].max()
+    assert ((vote.ranks() >= 0.5) & (vote.ranks() < 1)).all()
+    assert (vote.gates == 1).all()
+
+
+def test_patches_that_are_all_alike_are_let_in_where_no_threshold_holds_them_back():
+    model = network(WIDE)
+    blank = torch.zeros(3, 1, 16, 16, dtype=torch.uint8)
+    free = evaluated(model, blank, torch.zeros(3, dtype=torch.int64), Orders(thresholds=(0.0,) * 3))
+    assert (free.counts == WIDE.tokens).all()
 
 
 def test_a_plain_vit_has_no_budgets():
