@@ -161,7 +161,7 @@ def test_warming_never_leaves_the_way_between_its_ends(shares, epochs, warm_from
 
 @pytest.fixture
 def command(monkeypatch):
-    monkeypatch.setattr(train_module, "fashion_mnist", lambda split, folder: _grown(blobs(16)))
+    monkeypatch.setattr(train_module, "images_of", lambda task, split, folder: _grown(blobs(16)))
     monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)
 
     def invoke(*arguments):
