@@ -179,6 +179,7 @@ def fit_with_timings(fit: Fit, device: DeviceSpec, timings: Sequence[Timing]) ->
             else fit.discrepancy,
             "residual_log_sd": PROCEDURE_SCALE * log_sd,
             "device_log_sd": 0.0,
+            "scale": None,
             "drift_log_sd": fit.drift_log_sd,
             "points": len(timings),
             "measurements": (device.id,),

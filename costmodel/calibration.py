@@ -314,6 +314,7 @@ def class_of_machine(machine: Fit) -> Fit:
             # What is left over, and how its neighbours disturb it, is that machine's own.
             "discrepancy": None,
             "drift_log_sd": 0.0,
+            "scale": None,
             "provenance": f"{machine.provenance}; the spread between CPUs is assumed, "
             f"{ASSUMED_CPU_LOG_SD} in log",
         }

@@ -5,7 +5,7 @@
     whole batch: wᵀ V w                   w: what share of the batch each stage takes
 
 Both terms grow by themselves where nothing like it was measured: coefficients that the points did not
-tell apart, places without neighbours. No distance is needed, nor a spread for each step away.
+tell apart, and, up to what the process starts from, places without neighbours.
 """
 
 import math
@@ -74,8 +74,13 @@ def stages_of(
     covariance: ArrayLike,
     discrepancy: Discrepancy | None,
     setting: Mapping[str, float],
+    *,
+    has_neighbours: bool = True,
 ) -> Stages:
-    """What a fit says of every group of a batch; `covariance` is of the logs of `coefficients`."""
+    """What a fit says of every group of a batch; `covariance` is of the logs of `coefficients`.
+
+    Without `has_neighbours` the doubt of the process is not worked out.
+    """
     work, rates = Work.of(groups), Rates.of([machine] * len(groups))
     own_s = group_s(work, rates, coefficients)
     moved_s = [
@@ -89,5 +94,7 @@ def stages_of(
         names=tuple(group[0].stage for group in groups),
         seconds=own_s * np.exp(corrections),
         from_coefficients=slopes @ np.asarray(covariance) @ slopes.T,
-        from_neighbours=covariance_of(discrepancy, places),
+        from_neighbours=covariance_of(discrepancy, places)
+        if has_neighbours
+        else np.zeros((len(groups), len(groups))),
     )

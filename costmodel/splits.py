@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from costmodel.accuracy import Scores, promised_log_sd, scores_of
-from costmodel.calibration import predictions_without
+from costmodel.calibration import held_out_predictions, predictions_without
 from costmodel.certainty import Stages
 from costmodel.memory import peak_estimate, safe_bytes
 from costmodel.points import Points, whole_s
@@ -74,7 +74,9 @@ def cpu_pairs(points: Points, found: Mapping[str, Stages]) -> dict[str, list[Hel
         }
         if set(sides.values()) == {"far", "near"}:
             far = scores_of(points, predictions_without(points, ["far"], sides))
-            splits[name] = _pairs(name, far, everything)
+            near = {point: runs for point, runs in points.items() if sides[point] == "near"}
+            # As who measured the near side alone would have it.
+            splits[name] = _pairs(name, far, scores_of(near, held_out_predictions(near)))
     return splits
 
 

@@ -1,7 +1,7 @@
 """From fits to a prediction for any device: how long, how sure, how much memory and energy. Pure."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from costmodel.capping import Held, slowed
 from costmodel.certainty import Stages, stages_of
@@ -23,9 +23,9 @@ from domain.workload import Workload
 NORMAL_90 = 1.645
 # Spread for each factor e by which a workload leaves the fitted range.
 EXTRAPOLATION_LOG_SD = 0.12
-# How far beyond what it has seen, in factors of e, the fit of one machine was judged to keep what it
-# promises: batches of 32 after 2, width 384 after 256 (`costmodel.splits`). Farther away nobody knows.
-JUDGED_AWAY = {"batch": math.log(16), "width": math.log(1.5)}
+# Up to where a CPU's fit was judged to keep what it promises of sizes over those that it has seen:
+# batches of 32 after 2, width 384 after 256 (`costmodel.splits`). Beyond nobody knows.
+JUDGED_UP_TO = {"batch": 32.0, "width": 384.0}
 # Below this chance of fitting in memory there is no prediction; below the other, a warning.
 LEAST_FIT, SAFE_FIT = 0.01, 0.9
 # Boards have slower host cores than the servers and desktops whose launch costs were fitted: this
@@ -50,10 +50,11 @@ def forecast(workload: Workload, device: DeviceSpec, fits: Sequence[Fit]) -> Pre
     is_other_host = device.device_class == "edge" and reach.fit.scope == "class"
     host_log_sd = EDGE_HOST_LOG_SD * host_share * is_other_host
     stages = stages_of(
-        groups, reach.machine, coefficients, reach.fit.covariance, reach.fit.discrepancy, setting
-    )
+        groups, reach.machine, coefficients, reach.fit.covariance, reach.fit.discrepancy, setting,
+        has_neighbours=reach.fit.scale is not None,
+    )  # fmt: skip
     log_sd = math.hypot(
-        _own_log_sd(reach.fit, stages, far),
+        _own_log_sd(reach.fit, stages, unjudged(workload, reach.fit)),
         reach.fit.device_log_sd,
         reach.fit.drift_log_sd,
         reach.extra_log_sd,
@@ -144,17 +145,34 @@ def features_of(workload: Workload) -> dict[str, float]:
     }
 
 
-def _own_log_sd(fit: Fit, stages: Stages, far: Mapping[str, float]) -> float:
+def unjudged(workload: Workload, fit: Fit) -> float:
+    """Factors of e that `workload` lies beyond what the fit has seen and, for a CPU's own, was judged at.
+
+    It was judged at one feature at a time, upwards.
+    """
+    far = extrapolation(workload, fit)
+    if fit.scale is None or fit.device_class != "cpu" or len(far) != 1:
+        return sum(far.values())
+    [(name, distance)] = far.items()
+    value = features_of(workload)[name]
+    high = next(most for each, _, most in fit.domain if each == name)
+    if value < high or name not in JUDGED_UP_TO:
+        return distance
+    return max(math.log(value / max(high, JUDGED_UP_TO[name])), 0.0)
+
+
+def _own_log_sd(fit: Fit, stages: Stages, away: float) -> float:
     """How sure the fit is of a batch on what it was fitted to.
 
     One machine's fit knows where it has seen nothing like it, and by how much it promises too much or
-    too little. Another fit knows its coefficients; what is left over grows with each step away.
+    too little. Another fit knows its coefficients; what is left over does not say where.
     """
-    if fit.scope == "machine" and fit.scale is not None:
-        farther = sum(max(d - JUDGED_AWAY.get(name, 0.0), 0.0) for name, d in far.items())
-        return math.hypot(fit.scale * stages.whole_log_sd, EXTRAPOLATION_LOG_SD * farther)
-    away = EXTRAPOLATION_LOG_SD * sum(far.values())
-    return math.hypot(stages.coefficients_log_sd, fit.residual_log_sd, away)
+    own = (
+        math.hypot(stages.coefficients_log_sd, fit.residual_log_sd)
+        if fit.scale is None
+        else fit.scale * stages.whole_log_sd
+    )
+    return math.hypot(own, EXTRAPOLATION_LOG_SD * away)
 
 
 def _power(

@@ -37,14 +37,16 @@ class Coefficient(Record):
 class Discrepancy(Record):
     """What neighbours of a workload took beside the equations: a process's points and weights.
 
-    `points` are in the order of `features`; `weights` one a point. `log_sd` says how far each point was
-    believed; without it the process says what it expects, not how sure it is.
+    `points` are in the order of `features`; `weights` one a point. `log_sd` says how far each point
+    was believed; without it the process says what it expects, not how sure it is.
     """
 
     features: tuple[Identifier, ...]
-    points: tuple[tuple[Annotated[float, Field(ge=-1e3, le=1e3)], ...], ...]
+    points: Annotated[
+        tuple[tuple[Annotated[float, Field(ge=-1e3, le=1e3)], ...], ...], Field(min_length=1)
+    ]
     weights: tuple[Annotated[float, Field(ge=-1e6, le=1e6)], ...]
-    log_sd: tuple[Positive, ...] = ()
+    log_sd: tuple[Annotated[float, Field(gt=0, le=10)], ...] = ()
 
     @model_validator(mode="after")
     def _one_row_a_weight(self) -> Self:
@@ -84,7 +86,7 @@ class Fit(Record):
     coefficients: tuple[Coefficient, ...]
     covariance: tuple[tuple[Annotated[float, Field(ge=-1e4, le=1e4)], ...], ...]
     residual_log_sd: Positive
-    scale: Positive | None = None
+    scale: Annotated[float, Field(gt=0, le=100)] | None = None
     device_log_sd: Annotated[float, Field(ge=0)] = 0.0
     noise_log_sd: Annotated[float, Field(ge=0)] = 0.0
     drift_log_sd: Annotated[float, Field(ge=0)] = 0.0

@@ -113,7 +113,7 @@ def thresholds_at(
     thresholds: list[float] = []
     for recursion, kept in enumerate(kept_of(wanted, architecture.patches)):
         votes = [model.voted(recursion, state, route) for state, route in states]
-        ranks = torch.cat([vote.ranks()[staying] for vote, staying in votes])
+        ranks = torch.cat([vote.chosen_by()[staying] for vote, staying in votes])
         keep, ordered = kept * len(images), ranks.sort(descending=True).values
         # Half-way between the last that goes on and the first that does not.
         everyone = keep >= len(ordered)

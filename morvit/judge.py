@@ -42,6 +42,8 @@ def judge(
     torch.set_num_threads(threads)
     shape, chosen, wanted = format_named(format), task_named(task), budgets_named(budgets)
     model, card = load_checkpoint(checkpoint)
+    if not card.architecture.is_routed:
+        raise Complaint(f"{checkpoint} has no router: it takes everything everywhere")
     train, test = (images_of(chosen, split, data) for split in ("train", "test"))
     _check_it_is_of(card, test, task)
     first = slice(CALIBRATION_IMAGES)
@@ -50,8 +52,6 @@ def judge(
         origin=train.origin,
     )  # fmt: skip
     points = by_budget(model, test, calibration, wanted)
-    if not points:
-        raise Complaint(f"{checkpoint} has no router: it takes everything everywhere")
     emit(rendered([row_of(each) for each in points], shape), None)
     if update:
         kept = {each.budget: each for each in (*card.by_budget, *points)}

@@ -40,7 +40,8 @@ class Seen:
 class Vote:
     """What the router says of every patch at one recursion. Only patches are ever voted on.
 
-    `ranks` say who goes on before whom, from 0 to 1, and are worked out where somebody must stay behind;
+    `ranks` say who goes on before whom, from 0 to 1. Where the router was never taught to choose, budgets
+    and thresholds go by what `untaught` gives instead; imposed counts, which only cost, do not.
     `gates` how strongly the block moves a patch. `each` is the number of patches of every image that go on, where that is no
     matter of data. Where it was settled beforehand that all patches of an image go on, there was
     nothing to choose, and their gate is one.
@@ -48,9 +49,14 @@ class Vote:
 
     logits: Float[Tensor, "batch patches"]
     gates: Float[Tensor, "batch patches"]
-    ranks: Callable[[], Float[Tensor, "batch patches"]]
+    ranks: Float[Tensor, "batch patches"]
     goes_on: Bool[Tensor, "batch patches"]
     each: int | None = None
+    untaught: Callable[[], Float[Tensor, "batch patches"]] | None = None
+
+    def chosen_by(self) -> Float[Tensor, "batch patches"]:
+        """What budgets and thresholds choose by; worked out where somebody must stay behind."""
+        return self.ranks if self.untaught is None else self.untaught()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,13 +132,13 @@ def overruled(
         if each is None or each == patches:
             vote = replace(vote, gates=vote.gates.masked_fill((wanted == patches)[:, None], 1.0))
         if each is not None:
-            return replace(vote, goes_on=best(vote.ranks(), staying, each), each=each)
-        return replace(vote, goes_on=highest(vote.ranks(), staying, wanted), each=None)
+            return replace(vote, goes_on=best(vote.ranks, staying, each), each=each)
+        return replace(vote, goes_on=highest(vote.ranks, staying, wanted), each=None)
     if orders.thresholds is not None:
         threshold = orders.thresholds[recursion]
         if not threshold:
             return replace(vote, gates=torch.ones_like(vote.gates), goes_on=staying, each=None)
-        return replace(vote, goes_on=staying & (vote.ranks() > threshold), each=None)
+        return replace(vote, goes_on=staying & (vote.chosen_by() > threshold), each=None)
     if orders.capacities is not None:
         kept = kept_of(orders.capacities, patches)[recursion]
         return _keeping(vote, staying, kept)
@@ -142,7 +148,7 @@ def overruled(
 def _keeping(vote: Vote, staying: Bool[Tensor, "batch patches"], kept: int) -> Vote:
     patches = staying.shape[1]
     gates = torch.ones_like(vote.gates) if kept == patches else vote.gates
-    goes_on = staying if kept == patches else best(vote.ranks(), staying, kept)
+    goes_on = staying if kept == patches else best(vote.chosen_by(), staying, kept)
     return replace(vote, gates=gates, goes_on=goes_on, each=kept)
 
 
@@ -202,8 +208,9 @@ class ExpertChoice(nn.Module):
     MoR, arXiv 2507.10524, section 2.
 
     Where capacity is one the router never learns to choose. Told to let fewer in, it lets those in that
-    are least like the rest of their image, with a gate of one: 92 % of inspection images right at a mean
-    depth of 0.2 where its untaught scores gave 62.
+    are least like the rest of their image, with a gate of one: at a mean depth of 0.2 91 % of inspection
+    images are right (by chance 89, by its untaught scores 61) and 85 % of Fashion-MNIST (85, 78). Below that
+    it depends on the task: at 0.1 88 % (77, 52), and 47 % (67, 47).
     """
 
     def __init__(
@@ -238,12 +245,13 @@ class ExpertChoice(nn.Module):
             return Vote(
                 logits=logits,
                 gates=torch.ones_like(logits),
-                ranks=partial(unlikeness, seen),
+                ranks=logits.detach().sigmoid(),
                 goes_on=staying,
                 each=kept if chooses else None,
+                untaught=partial(unlikeness, seen),
             )
         gates = logits.sigmoid()
-        vote = Vote(logits=logits, gates=gates, ranks=gates.detach, goes_on=staying)
+        vote = Vote(logits=logits, gates=gates, ranks=gates.detach(), goes_on=staying)
         if not chooses:
             return vote
         if self.selection == "threshold" and not self.training:
@@ -285,7 +293,7 @@ class TokenChoice(nn.Module):
                 logits=logits[..., recursion],
                 gates=gates[..., recursion],
                 # Every patch is as likely to go one deep or more: who goes first has to go further.
-                ranks=partial(torch.select, ranks, -1, max(recursion, 1)),
+                ranks=ranks[..., max(recursion, 1)],
                 goes_on=depth >= recursion,
             )
 
@@ -347,7 +355,7 @@ class Chance(nn.Module):
         return Vote(
             logits=torch.zeros_like(ranks),
             gates=torch.ones_like(ranks),
-            ranks=lambda: ranks,
+            ranks=ranks,
             goes_on=best(ranks, staying, kept),
             each=kept,
         )

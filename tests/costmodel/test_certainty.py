@@ -7,12 +7,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from costmodel.calibration import fit_machine, predictions_without
+from costmodel.accuracy import scores_of
+from costmodel.calibration import (
+    class_of_machine,
+    fit_machine,
+    held_out_predictions,
+    predictions_without,
+)
 from costmodel.certainty import STAGE_LOG_SD, WHOLE_LOG_SD, Stages, stages_of
 from costmodel.discrepancy import FEATURES, LOG_SD, covariance_of, discrepancy_of
 from costmodel.points import configuration_of, machine_of, setting_of, usable_points
 from costmodel.reach import device_of
-from costmodel.transfer import EXTRAPOLATION_LOG_SD, NORMAL_90, forecast
+from costmodel.regression import spread_of
+from costmodel.transfer import EXTRAPOLATION_LOG_SD, JUDGED_UP_TO, NORMAL_90, forecast
 from costmodel.work import groups_of
 from domain.fit import Discrepancy, Fit
 from tests.costmodel.machines import journal_of, workload
@@ -128,13 +135,29 @@ def test_a_machine_promises_by_its_own_scale_and_by_distance_beyond_what_was_jud
     device = device_of(fit)
     sure = Fit(**{**dict(fit), "drift_log_sd": 0.0})
     less_sure = Fit(**{**dict(sure), "scale": 3 * fit.scale})
-    unjudged = Fit(**{**dict(sure), "scale": 1e-9})
+    certain = Fit(**{**dict(sure), "scale": 1e-9})
 
-    def log_sd(of, batch):
-        answer = forecast(workload(192, 28, batch), device, [of])
+    def log_sd(of, batch, width=192):
+        answer = forecast(workload(width, 28, batch), device, [of])
         return math.log(answer.latency_s.high / answer.latency_s.value) / NORMAL_90
 
     assert log_sd(less_sure, 2) == pytest.approx(3 * log_sd(sure, 2))
-    most = next(int(high) for name, _, high in fit.domain if name == "batch")
-    assert log_sd(unjudged, 16 * most) == pytest.approx(0, abs=1e-6)
-    assert log_sd(unjudged, 160 * most) == pytest.approx(EXTRAPOLATION_LOG_SD * math.log(10))
+    seen = {name: (low, high) for name, low, high in fit.domain}
+    judged = int(JUDGED_UP_TO["batch"])
+    assert seen["batch"][1] < judged
+    assert log_sd(certain, judged) == pytest.approx(0, abs=1e-6)
+    assert log_sd(certain, 10 * judged) == pytest.approx(EXTRAPOLATION_LOG_SD * math.log(10))
+    # Downwards, and in two features at once, it was not judged.
+    narrow = int(seen["width"][0]) // 2
+    assert log_sd(certain, 2, narrow) == pytest.approx(EXTRAPOLATION_LOG_SD * math.log(2))
+    both = math.log(judged / seen["batch"][1]) + math.log(2)
+    assert log_sd(certain, judged, narrow) == pytest.approx(EXTRAPOLATION_LOG_SD * both)
+
+
+def test_the_scale_is_what_held_out_points_missed_of_what_was_promised(points, fit):
+    scores = scores_of(points, held_out_predictions(points))
+    missed = [
+        s.log_ratio / s.log_sd for (_, quantity), s in scores.items() if quantity == "latency"
+    ]
+    assert fit.scale == pytest.approx(spread_of(missed))
+    assert class_of_machine(fit).scale is None

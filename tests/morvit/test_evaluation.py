@@ -58,7 +58,7 @@ def test_where_training_lets_all_in_those_least_like_the_rest_are_let_in_first()
     for image, came in zip(unlike, entered, strict=True):
         assert came.sum() == len(image) // 4
         assert image[came].min() >= image[~came].max()
-    assert ((vote.ranks() >= 0.5) & (vote.ranks() < 1)).all()
+    assert ((vote.chosen_by() >= 0.5) & (vote.chosen_by() < 1)).all()
     assert (vote.gates == 1).all()
 
 

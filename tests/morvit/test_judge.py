@@ -74,3 +74,11 @@ def test_a_checkpoint_of_another_task_is_refused(checkpoint, monkeypatch):
         ),
     )
     assert "knows a, b, c, d, e" in str(asked(checkpoint).exception)
+
+
+def test_a_network_without_a_router_is_refused_before_anything_is_run(tmp_path):
+    data = blobs()
+    plain = changed(recursions=1)
+    recipe = Recipe(**{**dict(RECIPE), "epochs": 1})
+    train_on(Training(plain, recipe, 0), data, data, data, tmp_path, "test", "plain")
+    assert "no router" in str(asked(tmp_path / "plain.safetensors").exception)
