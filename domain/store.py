@@ -40,7 +40,7 @@ REFERENCE_AGAIN = f"sweeps/2-b/{COMPACT_JOURNAL}"
 # Measurement format 1: the first. 2: subject, conditions, host seconds, switches, memory levels,
 # energy windows.
 # Fit format 1: the first. 2: other coefficients, their prior spreads, what neighbours share, a
-# machine's drift, the scope `timed`.
+# machine's drift, the scope `timed`; later, where a machine promises by itself, `scale` and `log_sd`.
 
 
 def results_root() -> Path:
