@@ -41,10 +41,10 @@ class Vote:
     """What the router says of every patch at one recursion. Only patches are ever voted on.
 
     `ranks` say who goes on before whom, from 0 to 1. Where the router was never taught to choose, budgets
-    and thresholds go by what `untaught` gives instead; imposed counts, which only cost, do not.
-    `gates` how strongly the block moves a patch. `each` is the number of patches of every image that go on, where that is no
-    matter of data. Where it was settled beforehand that all patches of an image go on, there was
-    nothing to choose, and their gate is one.
+    and thresholds go by what `untaught` gives instead; imposed counts, which are for timing, do not.
+    `gates` say how strongly the block moves a patch. `each` is the number of patches of every image
+    that go on, where that is no matter of data. Where it was settled beforehand that all patches of
+    an image go on, there was nothing to choose, and their gate is one.
     """
 
     logits: Float[Tensor, "batch patches"]
