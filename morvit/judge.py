@@ -12,7 +12,7 @@ from domain.shell import emit, format_named, run_shell
 from domain.store import save
 from domain.tables import Cell, rendered
 from morvit.data import DEBIAN_FOLDER, LabelledImages
-from morvit.evaluation import BUDGETS, CALIBRATION_IMAGES, by_budget
+from morvit.evaluation import BUDGETS, by_budget
 from morvit.presets import images_of, task_named
 from morvit.weights import Card, card_path, load_checkpoint
 
@@ -46,12 +46,7 @@ def judge(
         raise Complaint(f"{checkpoint} has no router: it takes everything everywhere")
     train, test = (images_of(chosen, split, data) for split in ("train", "test"))
     _check_it_is_of(card, test, task)
-    first = slice(CALIBRATION_IMAGES)
-    calibration = LabelledImages(
-        images=train.images[first], labels=train.labels[first], names=train.names,
-        origin=train.origin,
-    )  # fmt: skip
-    points = by_budget(model, test, calibration, wanted)
+    points = by_budget(model, test, train, wanted)
     emit(rendered([row_of(each) for each in points], shape), None)
     if update:
         kept = {each.budget: each for each in (*card.by_budget, *points)}

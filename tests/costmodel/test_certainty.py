@@ -15,17 +15,13 @@ from costmodel.calibration import (
     predictions_without,
 )
 from costmodel.certainty import STAGE_LOG_SD, WHOLE_LOG_SD, Stages, stages_of
-from costmodel.discrepancy import FEATURES, LOG_SD, covariance_of, discrepancy_of
 from costmodel.points import configuration_of, machine_of, setting_of, usable_points
 from costmodel.reach import device_of
 from costmodel.regression import spread_of
 from costmodel.transfer import EXTRAPOLATION_LOG_SD, JUDGED_UP_TO, NORMAL_90, forecast
 from costmodel.work import groups_of
-from domain.fit import Discrepancy, Fit
+from domain.fit import Fit
 from tests.costmodel.machines import journal_of, workload
-
-HERE = (0.0,) * len(FEATURES)
-FAR = (9.0,) * len(FEATURES)
 
 
 @pytest.fixture(scope="module")
@@ -36,40 +32,6 @@ def points():
 @pytest.fixture(scope="module")
 def fit():
     return fit_machine(journal_of(noise=0.03, runs=2), "test")
-
-
-@given(st.integers(0, 999), st.integers(1, 12), st.integers(1, 6))
-def test_what_is_known_of_neighbours_makes_no_place_less_sure(seed, seen, asked):
-    random = np.random.default_rng(seed)
-    places = [tuple(row) for row in random.normal(0, 1, (asked, len(FEATURES)))]
-    before = covariance_of(None, places)
-    np.testing.assert_allclose(np.diag(before), LOG_SD**2)
-    points = [tuple(row) for row in random.normal(0, 1, (seen, len(FEATURES)))]
-    spreads = random.uniform(0.01, 0.2, seen)
-    few = discrepancy_of(points[:-1], np.zeros(seen - 1), spreads[:-1])
-    many = discrepancy_of(points, np.zeros(seen), spreads)
-    for less, more in (
-        (before, covariance_of(few, places)),
-        (covariance_of(few, places), covariance_of(many, places)),
-    ):
-        # Positive semi-definite: no sum of stages is less sure either.
-        assert np.linalg.eigvalsh(less - more).min() > -1e-9
-    assert np.linalg.eigvalsh(covariance_of(many, places)).min() > -1e-9
-
-
-def test_a_neighbour_says_much_a_stranger_nothing_and_a_place_that_is_none_has_none():
-    known = discrepancy_of([HERE] * 20, np.zeros(20), np.full(20, 0.01))
-    near, far = np.diag(covariance_of(known, [HERE, FAR]))
-    assert near < 0.1 * LOG_SD**2
-    assert far == pytest.approx(LOG_SD**2)
-    assert not covariance_of(known, [None, HERE])[0].any()
-    silent = Discrepancy(features=known.features, points=known.points, weights=known.weights)
-    assert covariance_of(silent, [HERE])[0, 0] == pytest.approx(LOG_SD**2)
-
-
-def test_spreads_of_another_number_than_points_are_refused():
-    with pytest.raises(ValueError, match="one spread a point"):
-        Discrepancy(features=FEATURES, points=(HERE,), weights=(0.0,), log_sd=(0.1, 0.1))
 
 
 @given(st.lists(st.floats(1e-4, 10), min_size=1, max_size=6), st.floats(0.001, 0.3))

@@ -11,6 +11,7 @@ from costmodel.discrepancy import (
     FEATURES,
     LOG_SD,
     MOST_LOG,
+    covariance_of,
     discrepancy_of,
     features_of_group,
     log_correction,
@@ -92,3 +93,37 @@ def test_stages_with_layers_have_a_place_and_say_which_they_are():
     assert named["prologue"]["prologue"] == named["epilogue"]["epilogue"] == 1
     assert named["recursion-2"]["gathers"] == 1
     assert named["recursion-1"]["rows"] > named["recursion-3"]["rows"]
+
+
+@given(st.integers(0, 999), st.integers(1, 12), st.integers(1, 6))
+def test_what_is_known_of_neighbours_makes_no_place_less_sure(seed, seen, asked):
+    random = np.random.default_rng(seed)
+    places = [tuple(row) for row in random.normal(0, 1, (asked, len(FEATURES)))]
+    before = covariance_of(None, places)
+    np.testing.assert_allclose(np.diag(before), LOG_SD**2)
+    points = [tuple(row) for row in random.normal(0, 1, (seen, len(FEATURES)))]
+    spreads = random.uniform(0.01, 0.2, seen)
+    few = discrepancy_of(points[:-1], np.zeros(seen - 1), spreads[:-1])
+    many = discrepancy_of(points, np.zeros(seen), spreads)
+    for less, more in (
+        (before, covariance_of(few, places)),
+        (covariance_of(few, places), covariance_of(many, places)),
+    ):
+        # Positive semi-definite: no sum of stages is less sure either.
+        assert np.linalg.eigvalsh(less - more).min() > -1e-9
+    assert np.linalg.eigvalsh(covariance_of(many, places)).min() > -1e-9
+
+
+def test_a_neighbour_says_much_a_stranger_nothing_and_a_place_that_is_none_has_none():
+    known = discrepancy_of([HERE] * 20, np.zeros(20), np.full(20, 0.01))
+    near, far = np.diag(covariance_of(known, [HERE, FAR]))
+    assert near < 0.1 * LOG_SD**2
+    assert far == pytest.approx(LOG_SD**2)
+    assert not covariance_of(known, [None, HERE])[0].any()
+    silent = Discrepancy(features=known.features, points=known.points, weights=known.weights)
+    assert covariance_of(silent, [HERE])[0, 0] == pytest.approx(LOG_SD**2)
+
+
+def test_spreads_of_another_number_than_points_are_refused():
+    with pytest.raises(ValueError, match="one spread a point"):
+        Discrepancy(features=FEATURES, points=(HERE,), weights=(0.0,), log_sd=(0.1, 0.1))

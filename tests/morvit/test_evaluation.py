@@ -62,10 +62,11 @@ def test_where_training_lets_all_in_those_least_like_the_rest_are_let_in_first()
     assert (vote.gates == 1).all()
 
 
-def test_patches_that_are_all_alike_are_let_in_where_no_threshold_holds_them_back():
+def test_patches_that_are_all_alike_rank_a_half_and_are_let_in_below_it():
     model = network(WIDE)
     blank = torch.zeros(3, 1, 16, 16, dtype=torch.uint8)
-    free = evaluated(model, blank, torch.zeros(3, dtype=torch.int64), Orders(thresholds=(0.0,) * 3))
+    orders = Orders(thresholds=(0.4, 0.0, 0.0))
+    free = evaluated(model, blank, torch.zeros(3, dtype=torch.int64), orders)
     assert (free.counts == WIDE.tokens).all()
 
 
