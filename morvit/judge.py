@@ -11,9 +11,12 @@ from domain.complaint import Complaint
 from domain.shell import emit, format_named, run_shell
 from domain.store import save
 from domain.tables import Cell, rendered
+from morvit import router
 from morvit.data import DEBIAN_FOLDER, LabelledImages
 from morvit.evaluation import BUDGETS, by_budget
+from morvit.model import MoRViT
 from morvit.presets import images_of, task_named
+from morvit.router import ExpertChoice
 from morvit.weights import Card, card_path, load_checkpoint
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -32,6 +35,13 @@ def judge(
     update: Annotated[
         bool, typer.Option("--update", help="Write what came out into the card.")
     ] = False,
+    by_chance: Annotated[
+        bool,
+        typer.Option(
+            "--by-chance",
+            help="Control: draw who enters where the router was never taught to choose.",
+        ),
+    ] = False,
     threads: Annotated[int, typer.Option(min=1)] = 1,
     data: Annotated[
         Path, typer.Option(help="Folder of the Fashion-MNIST IDX files.")
@@ -44,6 +54,8 @@ def judge(
     model, card = load_checkpoint(checkpoint)
     if not card.architecture.is_routed:
         raise Complaint(f"{checkpoint} has no router: it takes everything everywhere")
+    if by_chance:
+        _draw_lots(model, update)
     train, test = (images_of(chosen, split, data) for split in ("train", "test"))
     _check_it_is_of(card, test, task)
     points = by_budget(model, test, train, wanted)
@@ -74,6 +86,14 @@ def row_of(point: AtBudget) -> dict[str, Cell]:
         "threshold_mean_depth": point.threshold_mean_depth,
         "threshold_accuracy": point.threshold_accuracy,
     }
+
+
+def _draw_lots(model: MoRViT, update: bool) -> None:
+    if update:
+        raise Complaint("--by-chance is a control, which no card tells; leave out --update")
+    if not isinstance(model.router, ExpertChoice):
+        raise Complaint("--by-chance is for expert choice; the router of this network is another")
+    model.router.untaught = router.by_chance
 
 
 def _check_it_is_of(card: Card, test: LabelledImages, task: str) -> None:

@@ -222,6 +222,8 @@ class ExpertChoice(nn.Module):
         super().__init__()
         self.kept = _checked_kept(architecture, capacities)
         self.selection = selection
+        # What chooses where the router was never taught to; the controls put others in its place.
+        self.untaught: Callable[[Seen], Float[Tensor, "batch patches"]] = unlikeness
         self.scores = nn.ModuleList(Scores(architecture, 1) for _ in range(architecture.recursions))
 
     def ballot(self, seen: Seen) -> Ballot:
@@ -248,7 +250,7 @@ class ExpertChoice(nn.Module):
                 ranks=logits.detach().sigmoid(),
                 goes_on=staying,
                 each=kept if chooses else None,
-                untaught=partial(unlikeness, seen),
+                untaught=partial(self.untaught, seen),
             )
         gates = logits.sigmoid()
         vote = Vote(logits=logits, gates=gates, ranks=gates.detach(), goes_on=staying)
@@ -370,6 +372,13 @@ def unlikeness(seen: Seen) -> Float[Tensor, "batch patches"]:
     distance = (tokens - tokens.mean(dim=1, keepdim=True)).norm(dim=-1)
     distance = distance / distance.mean(dim=1, keepdim=True).clamp(min=TINY_DISTANCE)
     return (1 + distance) / (2 + distance)
+
+
+def by_chance(seen: Seen) -> Float[Tensor, "batch patches"]:
+    """Control of `unlikeness`: places drawn once from seed 0, the same in every batch of that size."""
+    batch, tokens = seen.state.shape[0], seen.state.shape[1] - seen.prefix
+    drawn = torch.rand(batch, tokens, generator=torch.Generator().manual_seed(0))
+    return drawn.to(seen.state.device)
 
 
 def depth_at_least(

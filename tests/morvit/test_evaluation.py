@@ -4,7 +4,7 @@ import torch
 from domain.routing import routing_of_budget
 from morvit.data import LabelledImages, normalised
 from morvit.evaluation import by_budget, evaluated, thresholds_at
-from morvit.router import Orders
+from morvit.router import Orders, Seen, unlikeness
 from tests.morvit.networks import changed, network
 
 WIDE = changed(router="expert-choice", image_size=16)
@@ -62,12 +62,10 @@ def test_where_training_lets_all_in_those_least_like_the_rest_are_let_in_first()
     assert (vote.gates == 1).all()
 
 
-def test_patches_that_are_all_alike_rank_a_half_and_are_let_in_below_it():
-    model = network(WIDE)
-    blank = torch.zeros(3, 1, 16, 16, dtype=torch.uint8)
-    orders = Orders(thresholds=(0.4, 0.0, 0.0))
-    free = evaluated(model, blank, torch.zeros(3, dtype=torch.int64), orders)
-    assert (free.counts == WIDE.tokens).all()
+def test_patches_that_are_all_alike_rank_a_half():
+    state = torch.full((2, 5, 3), 0.5)
+    seen = Seen(state=state, moved=state.flatten(0, 1), rows=None, statistics=None, prefix=1)
+    assert unlikeness(seen).flatten().tolist() == pytest.approx([0.5] * 8)
 
 
 def test_a_plain_vit_has_no_budgets():

@@ -49,6 +49,21 @@ def test_what_comes_out_is_what_training_wrote_and_an_update_keeps_the_rest(chec
     load_checkpoint(checkpoint)
 
 
+def test_the_control_draws_who_enters_and_writes_no_card(checkpoint):
+    before = load(card_path(checkpoint), Card)
+    rows = json.loads(
+        asked(checkpoint, "--budgets", "0.2,0.5", "--by-chance", "--format", "json").stdout
+    )
+    again = asked(checkpoint, "--budgets", "0.2,0.5", "--by-chance", "--format", "json")
+    assert json.loads(again.stdout) == rows
+    written = {each.budget: each for each in before.by_budget}
+    # As many patches; where all enter the first recursion there is nothing to draw.
+    assert [row["mean_depth"] for row in rows] == [written[b].mean_depth for b in (0.2, 0.5)]
+    assert rows[1]["accuracy"] == written[0.5].accuracy
+    refused = asked(checkpoint, "--by-chance", "--update")
+    assert "leave out --update" in str(refused.exception)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
