@@ -34,6 +34,8 @@ from morvit.router import (
     router_for,
 )
 
+# Of CLS and positions before training (arXiv 2010.11929). Patches deviate by about one: where training
+# is short, so small a position is first seen after it has grown for hundreds of steps.
 TOKEN_DEVIATION = 0.02
 OWN_CHOICE = Orders()
 
@@ -78,7 +80,7 @@ class MoRViT(nn.Module):
     """A vision transformer whose patches leave the repeated middle block when the router says so.
 
     With one recursion it is a plain ViT and has no router. `capacities` and `selection` are for
-    expert choice alone. Raises ValueError for what an Architecture can say and this cannot build.
+    expert choice alone; CLS and positions begin by chance, with `token_deviation`. Raises ValueError for what an Architecture can say and this cannot build.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class MoRViT(nn.Module):
         *,
         capacities: Sequence[float] | None = None,
         selection: Selection = "top-k",
+        token_deviation: float = TOKEN_DEVIATION,
     ) -> None:
         super().__init__()
         _refuse_what_is_not_built(architecture)
@@ -120,8 +123,8 @@ class MoRViT(nn.Module):
         if architecture.untouched_parameters:
             self.untouched = nn.Parameter(torch.zeros(architecture.untouched_parameters))
         self.apply(_started)
-        nn.init.trunc_normal_(self.prefix, std=TOKEN_DEVIATION)
-        nn.init.trunc_normal_(self.positions, std=TOKEN_DEVIATION)
+        nn.init.trunc_normal_(self.prefix, std=token_deviation)
+        nn.init.trunc_normal_(self.positions, std=token_deviation)
 
     def forward(
         self,

@@ -47,6 +47,7 @@ class Setting:
     batch: int
     learning_rate: float
     largest_shift: int
+    token_deviation: float
     turn: bool
     training_images: int
     test_images: int
@@ -61,6 +62,7 @@ SETTINGS: dict[Task, Setting] = {
         batch=32,
         learning_rate=2e-3,
         largest_shift=1,
+        token_deviation=1.0,
         turn=False,
         training_images=60_000,
         test_images=10_000,
@@ -73,6 +75,7 @@ SETTINGS: dict[Task, Setting] = {
         batch=16,
         learning_rate=2e-3,
         largest_shift=0,
+        token_deviation=0.02,
         turn=True,
         training_images=6_000,
         test_images=2_000,
@@ -111,6 +114,7 @@ def recipe_of(task: Task, network: NetworkName) -> Recipe:
         "batch": setting.batch,
         "learning_rate": setting.learning_rate,
         "largest_shift": setting.largest_shift,
+        "token_deviation": setting.token_deviation,
         "turn": setting.turn,
         "precision": "fp32",
         "optimizer": "muon",

@@ -69,7 +69,12 @@ class Training:
             raise Complaint("bias_step wants a token-choice router with router_bias")
         self.architecture, self.recipe, self.seed = architecture, recipe, seed
         torch.manual_seed(seed)
-        self.model = MoRViT(architecture, capacities=recipe.capacities, selection=recipe.selection)
+        self.model = MoRViT(
+            architecture,
+            capacities=recipe.capacities,
+            selection=recipe.selection,
+            token_deviation=recipe.token_deviation,
+        )
         self.teacher = None if teacher is None else teacher.eval().requires_grad_(False)
         self.optimizers = optimizers_of(self.model, recipe)
         self.generator = torch.Generator().manual_seed(seed)

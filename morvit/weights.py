@@ -33,8 +33,9 @@ class Recipe(Record):
     a mean depth drawn between the two, so that one checkpoint serves them all; `warm_epochs` go to
     that by half a cosine from full depth (MoR, arXiv 2507.10524, section 2) or from the first
     recursion alone, without batches that go everywhere, which is cheaper and learned sooner here.
-    `turn` is for what has no upside. `bias_step` is what loss-free balancing moves a bias by. `distillation` weighs the divergence
-    from a teacher's answers against cross-entropy, both softened by `temperature`.
+    `turn` is for what has no upside. `bias_step` is what loss-free balancing moves a bias by.
+    `distillation` weighs the divergence from a teacher's answers against cross-entropy, both
+    softened by `temperature`. CLS and positions begin with `token_deviation`.
     """
 
     epochs: PositiveCount
@@ -58,6 +59,7 @@ class Recipe(Record):
     temperature: Positive = 2.0
     selection: Selection = "top-k"
     losses: LossWeights = LossWeights()
+    token_deviation: Positive = 0.02
 
 
 class Card(Record):
