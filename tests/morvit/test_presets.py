@@ -40,7 +40,7 @@ def test_positions_begin_as_far_apart_as_the_recipe_says(task, network):
     recipe = recipe_of(task, network)
     model = Training(architecture_of(task, network), recipe, seed=0).model
     # Cut at two, which takes an eighth off a deviation of one.
-    assert 0.85 < float(model.positions.std()) / recipe.token_deviation < 1.05
+    assert 0.85 < float(model.positions.detach().std()) / recipe.token_deviation < 1.05
 
 
 def test_only_cls_and_positions_begin_otherwise_with_another_deviation():
