@@ -48,6 +48,7 @@ class Setting:
     learning_rate: float
     largest_shift: int
     token_deviation: float
+    flip: bool
     turn: bool
     training_images: int
     test_images: int
@@ -61,8 +62,9 @@ SETTINGS: dict[Task, Setting] = {
         epochs=4,
         batch=32,
         learning_rate=2e-3,
-        largest_shift=1,
+        largest_shift=0,
         token_deviation=1.0,
+        flip=False,
         turn=False,
         training_images=60_000,
         test_images=10_000,
@@ -76,6 +78,7 @@ SETTINGS: dict[Task, Setting] = {
         learning_rate=2e-3,
         largest_shift=0,
         token_deviation=0.02,
+        flip=True,
         turn=True,
         training_images=6_000,
         test_images=2_000,
@@ -115,6 +118,7 @@ def recipe_of(task: Task, network: NetworkName) -> Recipe:
         "learning_rate": setting.learning_rate,
         "largest_shift": setting.largest_shift,
         "token_deviation": setting.token_deviation,
+        "flip": setting.flip,
         "turn": setting.turn,
         "precision": "fp32",
         "optimizer": "muon",
