@@ -1,6 +1,9 @@
 """`python -m costmodel.validate`: the accuracy table, made anew from data that the fits had not seen."""
 
-from collections.abc import Sequence
+import multiprocessing
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Annotated
 
@@ -57,6 +60,10 @@ from domain.tables import rendered
 
 # Bytes of an accuracy table that are read at most.
 LARGEST_TABLE = 2**22
+# The parts of the whole table take about as long as two processes need for all of them.
+WORKERS = 2
+
+Accuracy = tuple[list[HeldOut], list[ValidationRow]]
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -76,22 +83,26 @@ def validate(
     own_only: Annotated[
         bool, typer.Option("--own", help="This machine only, not the published rows.")
     ] = False,
+    workers: Annotated[int, typer.Option(min=1, max=16, help="Processes of its own.")] = WORKERS,
     format: Annotated[str, typer.Option(help="table, json, csv or md")] = "table",
     output: Annotated[Path | None, typer.Option(help="Write the table there.")] = None,
 ) -> None:
     """Held-out error, coverage and repeat-to-repeat noise, by split."""
     shape = format_named(format)
+    pairs: list[HeldOut] = []
+    rows: list[ValidationRow] = []
+    parts: list[Callable[[], Accuracy]] = []
     if reference and journal is None:
-        pairs, rows = reference_accuracy()
+        parts += [reference_accuracy]
     else:
         path = newest_journal(journal)
         later = None if again is None else _read(newest_journal(again))
+        # Here and first: what is wrong with a user's journal is said at once.
         pairs, rows = own_accuracy(_read(path), later)
     if not own_only:
-        others = row_pairs(published(), devices()) + family_pairs(published(), devices())
-        pairs, rows = [*pairs, *others], [*rows, *summary_of(others, None)]
-        rows += [ranking_row(others)]
-        rows += published_rows(published(), devices()) + kernel_rows(gemm_rows(), devices())
+        parts += [left_out_accuracy, few_timings_accuracy, kernels_accuracy]
+    for own_pairs, own_rows in made(parts, workers):
+        pairs, rows = [*pairs, *own_pairs], [*rows, *own_rows]
     table = [row.model_dump(mode="json") for row in rows]
     folder = reference_root() if reference else results_root() / "predictions"
     if reference and (folder / "validation.json").exists():
@@ -110,7 +121,42 @@ def rows_of(path: Path) -> list[ValidationRow]:
         raise CorruptFile(f"{path} is no accuracy table: {first_error(error)}") from error
 
 
-def reference_accuracy() -> tuple[list[HeldOut], list[ValidationRow]]:
+def made(parts: Sequence[Callable[[], Accuracy]], workers: int) -> list[Accuracy]:
+    """What the parts give, in their order; each in a process of its own, so many at a time.
+
+    They are functions of a module. Raises Complaint where a process was ended from outside.
+    """
+    if workers == 1 or len(parts) < 2:
+        return [part() for part in parts]
+    spawned = multiprocessing.get_context("spawn")
+    try:
+        with ProcessPoolExecutor(min(workers, len(parts)), mp_context=spawned) as pool:
+            waiting = [pool.submit(part) for part in parts]
+            return [each.result() for each in waiting]
+    except BrokenProcessPool:
+        raise Complaint(
+            "a process that made a part of the table was ended from outside (short of memory?); "
+            "nothing was stored; run it again with --workers 1"
+        ) from None
+
+
+def left_out_accuracy() -> Accuracy:
+    """Published networks, leaving out rows, devices and families; how devices are ranked."""
+    others = row_pairs(published(), devices()) + family_pairs(published(), devices())
+    return others, [*summary_of(others, None), ranking_row(others)]
+
+
+def few_timings_accuracy() -> Accuracy:
+    """Published networks on one device from others', without and with a few timings."""
+    return [], published_rows(published(), devices())
+
+
+def kernels_accuracy() -> Accuracy:
+    """Published products of matrices, leaving out their family of devices."""
+    return [], kernel_rows(gemm_rows(), devices())
+
+
+def reference_accuracy() -> Accuracy:
     """Pairs and rows of the committed sweeps: all occasions and threads of one machine together.
 
     Another occasion is judged by the wall clock, by a fit of the first occasion of that many
@@ -136,7 +182,7 @@ def reference_accuracy() -> tuple[list[HeldOut], list[ValidationRow]]:
 
 def own_accuracy(
     measurements: Sequence[Measurement], again: Sequence[Measurement] | None
-) -> tuple[list[HeldOut], list[ValidationRow]]:
+) -> Accuracy:
     """Pairs and rows of one machine, all precisions fitted together; `again` is another occasion.
 
     A precision that cannot be fitted is left out with a warning. Raises TooFewPoints where none
