@@ -297,4 +297,5 @@ def _compaction(
 
 def _several(load: Load) -> float:
     """How much of the batches have images of several lengths: one attention call each, put together."""
-    return np.minimum(load.attention_calls - 1, 1.0)  # type: ignore[no-any-return]
+    # Of an image without tokens there is no call: expected calls may be fewer than one.
+    return np.maximum(np.minimum(load.attention_calls - 1, 1.0), 0.0)  # type: ignore[no-any-return]

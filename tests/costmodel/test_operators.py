@@ -178,3 +178,16 @@ def test_images_of_one_length_are_not_put_together(data):
     routing = data.draw(routings(net, images=1))
     alike = Workload(architecture=net, batch=4, executor="packed", routing=routing)
     assert "joining" not in {each.name for each in operators_of(alike)}
+
+
+@given(st.data(), st.sampled_from(["packed", "padded", "masked"]), st.integers(1, 8))
+def test_nothing_costs_less_than_nothing_where_images_have_no_tokens_left(data, executor, batch):
+    net = data.draw(architectures(routed=True))
+    routed = data.draw(routings(net))
+    emptied = tuple((row[0], *(0,) * (net.recursions - 1)) for row in routed.counts[:1])
+    routing = RoutingDistribution(tokens=net.tokens, counts=(*emptied, *routed.counts))
+    found = operators_of(
+        Workload(architecture=net, batch=batch, executor=executor, routing=routing)
+    )
+    for each in found:
+        assert min(each.flop, each.moved_bytes, each.weight_bytes, each.calls) >= 0, each
