@@ -9,7 +9,7 @@ beside the equations is left to the process of `discrepancy`.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -144,14 +144,45 @@ def fit_with_timings(fit: Fit, device: DeviceSpec, timings: Sequence[Timing]) ->
 
     Raises ValueError where the device has no peak for one of their precisions.
     """
-    machines = {
-        precision: Machine.of(device, precision)
-        for precision in {timing.workload.precision for timing in timings}
-    }
     log_sd = left_over_log_sd(fit)
-    seen = timed_observations(timings, machines, log_sd)
+    seen = timed_observations(timings, _machines(device, timings), log_sd)
+    after, residuals = belief_after(belief_before(fit), seen)
+    runs_ahead = bool(seen.rates.host_runs_ahead.all())
+    shared = _with_neighbours(fit, timings, residuals) if runs_ahead else fit.discrepancy
+    return _timed_fit(fit, device, timings, after, shared)
+
+
+def expected_fit(fit: Fit, device: DeviceSpec, timings: Sequence[Timing]) -> Fit:
+    """What `fit_with_timings` gives where every timing shows what the equations expect.
+
+    Σ − ΣGᵀ(GΣGᵀ + S)⁻¹GΣ: coefficients stay, their covariance narrows, whatever the seconds are.
+    """
+    seen = timed_observations(timings, _machines(device, timings), left_over_log_sd(fit))
     before = belief_before(fit)
-    after, residuals = belief_after(before, seen)
+    return _timed_fit(fit, device, timings, believed_after(before, seen), fit.discrepancy)
+
+
+def believed_after(before: Belief, seen: Observations) -> Belief:
+    """The belief after observations that show what it expects: only its covariance narrows."""
+    logs = dict(zip(before.names, before.log_values, strict=True))
+    slopes = seen.log_slopes(logs, np.zeros(0))
+    along = before.covariance @ slopes.T
+    spread = slopes @ along + np.diag(seen.log_sd**2)
+    return replace(before, covariance=before.covariance - along @ np.linalg.solve(spread, along.T))
+
+
+def _machines(device: DeviceSpec, timings: Sequence[Timing]) -> dict[Precision, Machine]:
+    precisions = {timing.workload.precision for timing in timings}
+    return {precision: Machine.of(device, precision) for precision in precisions}
+
+
+def _timed_fit(
+    fit: Fit,
+    device: DeviceSpec,
+    timings: Sequence[Timing],
+    after: Belief,
+    discrepancy: Discrepancy | None,
+) -> Fit:
     values = zip(fit.coefficients, after.log_values, np.diag(after.covariance), strict=True)
     even = (after.covariance + after.covariance.T) / 2
     return Fit(
@@ -161,7 +192,7 @@ def fit_with_timings(fit: Fit, device: DeviceSpec, timings: Sequence[Timing]) ->
             "device_id": device.id,
             "scope": "timed",
             "families": (device.family,),
-            "precisions": tuple(sorted(machines)),
+            "precisions": tuple(sorted({timing.workload.precision for timing in timings})),
             "coefficients": tuple(
                 Coefficient(
                     **{
@@ -174,14 +205,13 @@ def fit_with_timings(fit: Fit, device: DeviceSpec, timings: Sequence[Timing]) ->
                 for each, log_value, variance in values
             ),
             "covariance": tuple(tuple(map(float, row)) for row in even),
-            "discrepancy": _with_neighbours(fit, timings, residuals)
-            if all(machine.host_runs_ahead for machine in machines.values())
-            else fit.discrepancy,
-            "residual_log_sd": PROCEDURE_SCALE * log_sd,
+            "discrepancy": discrepancy,
+            "residual_log_sd": PROCEDURE_SCALE * left_over_log_sd(fit),
             "device_log_sd": 0.0,
             "scale": None,
             "drift_log_sd": fit.drift_log_sd,
             "points": len(timings),
+            "routed_points": sum(each.workload.architecture.is_routed for each in timings),
             "measurements": (device.id,),
             "provenance": f"{len(timings)} timings of your own on {device.name}, with what "
             f"{fit.name} rests on: {fit.provenance}",

@@ -92,6 +92,27 @@ def discrepancy_of(
     )
 
 
+def expected_at(
+    known: Discrepancy, places: Sequence[tuple[float, ...]], log_sd: float
+) -> Discrepancy:
+    """`known`, had it also seen groups there show what it expects: its mean stays, its doubt narrows.
+
+    Points that do not say how far they were believed are believed as far as the new ones.
+    """
+    points = np.array(known.points)
+    believed = np.array(known.log_sd or (log_sd,) * len(points))
+    weights = np.array(known.weights)
+    among = _kernel(points, points) + np.diag(believed**2 + NUGGET_LOG_SD**2)
+    shown = [among @ weights, _kernel(np.array(places), points) @ weights]
+    found = discrepancy_of(
+        [*known.points, *places],
+        np.concatenate(shown),
+        np.concatenate([believed, np.full(len(places), log_sd)]),
+    )
+    assert found is not None, "there are points"
+    return found
+
+
 def covariance_of(known: Discrepancy | None, places: Sequence[tuple[float, ...] | None]) -> Array:
     """Covariance of what groups there take beside the equations, after all that is `known`.
 

@@ -99,8 +99,12 @@ def reach_of(workload: Workload, device: DeviceSpec, fits: Sequence[Fit]) -> Rea
             f"{workload.precision} is not among the fitted precisions ({', '.join(fit.precisions)})"
         )
     if workload.architecture.is_routed and fit.scope != "machine":
-        extra.append(UNSEEN_ROUTING_LOG_SD)
-        assumptions.append("fitted on plain networks: compaction and ragged attention are modelled")
+        extra.append(routing_log_sd(fit))
+        assumptions.append(
+            f"fitted on plain networks and {fit.routed_points} timings of routed ones"
+            if fit.routed_points
+            else "fitted on plain networks: compaction and ragged attention are modelled"
+        )
     if fit.scope == "class" and (fit.device_class, fit.runtime) in THIN_EVIDENCE:
         assumptions.append(THIN_EVIDENCE[fit.device_class, fit.runtime])
     if peak.confidence == "C":
@@ -114,6 +118,15 @@ def reach_of(workload: Workload, device: DeviceSpec, fits: Sequence[Fit]) -> Rea
         assumptions=tuple(assumptions),
     )
     return reach if device.power_cap_w is None else _under_cap(reach, workload, device)
+
+
+def routing_log_sd(fit: Fit) -> float:
+    """What routing may add to a network, beside what is modelled of it: 0 ± 0.15 until it is timed.
+
+    (1/σ² + k/s²)^-½ after k timings of routed networks, each as near as the fit's own left over.
+    """
+    told = fit.routed_points / fit.residual_log_sd**2
+    return 1 / math.sqrt(UNSEEN_ROUTING_LOG_SD**-2 + told)
 
 
 def _under_cap(reach: Reach, workload: Workload, device: DeviceSpec) -> Reach | Refusal:

@@ -1,11 +1,12 @@
 """What a few timings would be worth: which to take, and how far the interval would narrow. Pure.
 
-The most telling timings are chosen one by one: a timing with slope g along the coefficients leaves
-of a prediction with slope t the variance
+How sure a prediction is after a timing does not depend on what it will show, so that its worth is
+known before it is taken: a timing with slope g along the coefficients leaves, of their covariance Σ,
 
-    tᵀΣt − (tᵀΣg)² / (gᵀΣg + s²)
+    Σ − Σg gᵀΣ / (gᵀΣg + s²)
 
-whatever it will show, so that its worth is known before it is taken.
+On a device that nobody measured that is what `predict --anchor` would then believe; on a measured
+machine it is a fit that has seen one more point, and neighbours of it.
 """
 
 from collections.abc import Sequence
@@ -13,21 +14,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from costmodel.anchoring import (
-    PROCEDURE_SCALE,
-    TIMING_LOG_SD,
-    belief_before,
-    left_over_log_sd,
-    timed_observations,
-)
+from costmodel.anchoring import Belief, believed_after, expected_fit, timed_observations
+from costmodel.certainty import STAGE_LOG_SD, WHOLE_LOG_SD
+from costmodel.discrepancy import expected_at, features_of_group
 from costmodel.own import Timing
-from costmodel.reach import reach_of
-from costmodel.transfer import NORMAL_90
-from costmodel.work import Array
+from costmodel.reach import Reach, reach_of, setting_for
+from costmodel.transfer import features_of, forecast
+from costmodel.work import groups_of
 from domain.device import DeviceSpec
 from domain.fit import Fit
 from domain.measurement import MeasuringPlan, PlannedPoint
-from domain.prediction import Refusal
+from domain.prediction import Prediction, Refusal
 from domain.routing import RoutingDistribution
 from domain.workload import Workload
 
@@ -48,31 +45,91 @@ class Worth:
 def worth_of_timings(
     asked: Workload, device: DeviceSpec, fits: Sequence[Fit], count: int
 ) -> Worth | Refusal:
-    """The `count` timings of the asked network that narrow its prediction most, and by how much."""
-    reach = reach_of(asked, device, fits)
-    if isinstance(reach, Refusal):
-        return reach
-    candidates = [each for each in _candidates(asked) if each != asked]
-    machines = {asked.precision: reach.machine}
-    everything = [Timing(workload=each, seconds=1.0) for each in (asked, *candidates)]
-    log_sd = left_over_log_sd(reach.fit)
-    before = belief_before(reach.fit)
-    logs = dict(zip(before.names, before.log_values, strict=True))
-    slopes = timed_observations(everything, machines, log_sd).log_slopes(logs, np.zeros(0))
-    target, choices = slopes[0], slopes[1:]
-    covariance = before.covariance
-    extra = reach.extra_log_sd**2
-    widths = [_half_width(target, covariance, reach.fit.residual_log_sd**2 + extra, 1.0)]
-    chosen: list[int] = []
-    for _ in range(min(count, len(candidates))):
-        gains = [_gain(target, each, covariance, log_sd) for each in choices]
-        best = max((n for n in range(len(gains)) if n not in chosen), key=gains.__getitem__)
-        chosen.append(best)
-        along = covariance @ choices[best]
-        seen = float(choices[best] @ along) + log_sd**2 + TIMING_LOG_SD**2
-        covariance = covariance - np.outer(along, along) / seen
-        widths.append(_half_width(target, covariance, log_sd**2, PROCEDURE_SCALE))
-    return Worth(timings=tuple(candidates[number] for number in chosen), half_widths=tuple(widths))
+    """The timings of the asked network that narrow its prediction most, and by how much.
+
+    Of what fits into the device's memory; at most `count`, fewer where no other narrows it.
+    """
+    before, reach = forecast(asked, device, fits), reach_of(asked, device, fits)
+    if isinstance(before, Refusal):
+        return before
+    assert isinstance(reach, Reach), "what is predicted is reached"
+    left = [
+        each
+        for each in _candidates(asked)
+        if each != asked and isinstance(forecast(each, device, fits), Prediction)
+    ]
+    chosen: list[Workload] = []
+    widths = [_half_width(before)]
+    while left and len(chosen) < count:
+        after = [_width_after(asked, device, reach, [*chosen, each]) for each in left]
+        best = int(np.argmin(after))
+        if after[best] >= widths[-1]:
+            break
+        chosen.append(left.pop(best))
+        widths.append(after[best])
+    return Worth(timings=tuple(chosen), half_widths=tuple(widths))
+
+
+def _width_after(
+    asked: Workload, device: DeviceSpec, reach: Reach, timed: Sequence[Workload]
+) -> float:
+    fit = (
+        _measured_too(reach, timed)
+        if reach.fit.scope == "machine"
+        # How long they take does not matter.
+        else expected_fit(reach.fit, device, [Timing(workload=each, seconds=1.0) for each in timed])
+    )
+    after = forecast(asked, device, (fit,))
+    assert isinstance(after, Prediction), "a timing takes nothing away"
+    return _half_width(after)
+
+
+def _measured_too(reach: Reach, timed: Sequence[Workload]) -> Fit:
+    """A machine's fit, had it also seen these batches show what it expects.
+
+    Each is one reading of the whole batch; its stages, which the profiler records, tell a little more.
+    """
+    fit = reach.fit
+    machines = {each.precision: reach.machine for each in timed}
+    seen = timed_observations(
+        [Timing(workload=each, seconds=1.0) for each in timed], machines, WHOLE_LOG_SD
+    )
+    before = Belief(
+        names=tuple(each.name for each in fit.coefficients),
+        log_values=np.log([each.value for each in fit.coefficients]),
+        covariance=np.array(fit.covariance),
+    )
+    covariance = believed_after(before, seen).covariance
+    places = [
+        place
+        for each in timed
+        for group in groups_of(each, host_runs_ahead=reach.machine.host_runs_ahead)
+        if (place := features_of_group(group, setting_for(each, fit))) is not None
+    ]
+    features = [features_of(each) for each in timed]
+    return Fit(
+        **{
+            **dict(fit),
+            "covariance": tuple(tuple(map(float, row)) for row in (covariance + covariance.T) / 2),
+            "discrepancy": None
+            if fit.discrepancy is None
+            else expected_at(fit.discrepancy, places, STAGE_LOG_SD),
+            "domain": tuple(
+                (
+                    name,
+                    min(low, *(each.get(name, low) for each in features)),
+                    max(high, *(each.get(name, high) for each in features)),
+                )
+                for name, low, high in fit.domain
+            ),
+        }
+    )
+
+
+def _half_width(prediction: Prediction) -> float:
+    """Half of what lies between the ends of the 90 % interval, as a share of the seconds."""
+    latency = prediction.latency_s
+    return (latency.high - latency.low) / (2 * latency.value)
 
 
 def plan_of(worth: Worth) -> MeasuringPlan:
@@ -108,13 +165,3 @@ def _candidates(asked: Workload) -> list[Workload]:
         for batch in BATCHES
         for routing in (routings if net.is_routed else [asked.routing])
     ]
-
-
-def _gain(target: Array, seen: Array, covariance: Array, log_sd: float) -> float:
-    along = covariance @ seen
-    return float((target @ along) ** 2 / (seen @ along + log_sd**2 + TIMING_LOG_SD**2))
-
-
-def _half_width(target: Array, covariance: Array, rest: float, scale: float) -> float:
-    variance = float(target @ covariance @ target) + rest * scale**2
-    return float(np.sinh(NORMAL_90 * np.sqrt(variance)))

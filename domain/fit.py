@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from domain.measurement import Environment, Rates
 from domain.record import (
+    Count,
     Estimate,
     Identifier,
     NonNegative,
@@ -70,7 +71,8 @@ class Fit(Record):
     spread left over between the model and a workload; `scale` what held-out points missed over the
     spread that the fit itself promised there, where it was asked. `device_log_sd` is the spread between devices of the
     class, which a prediction for an unseen device carries in addition; `drift_log_sd` how far a
-    shared machine's own speed wanders from run to run.
+    shared machine's own speed wanders from run to run. `routed_points` counts a user's timings of
+    networks that route.
     """
 
     format: Literal[1, 2] = 2
@@ -92,6 +94,7 @@ class Fit(Record):
     drift_log_sd: Annotated[float, Field(ge=0)] = 0.0
     discrepancy: Discrepancy | None = None
     points: PositiveCount
+    routed_points: Count = 0
     measurements: tuple[str, ...]
     provenance: Sentence
     taken_on: Annotated[str, Field(pattern=r"^(\d{4}-\d{2}-\d{2})?$")] = ""

@@ -18,6 +18,7 @@ from costmodel.own import (
     write_skeleton,
 )
 from costmodel.published import published_observations
+from costmodel.reach import UNSEEN_ROUTING_LOG_SD, routing_log_sd
 from costmodel.transfer import forecast
 from domain.catalogue import devices, published
 from domain.complaint import Complaint, CorruptFile
@@ -188,3 +189,17 @@ def test_a_fit_with_timings_holds_together():
     made = fit_with_timings(fit, L4, [Timing(workload=ASKED, seconds=0.02)])
     assert made.scope == "timed"
     assert type(made).model_validate_json(made.model_dump_json()) == made
+
+
+def test_only_timings_of_networks_that_route_tell_what_routing_adds():
+    def left(*models):
+        timings = [
+            Timing(workload=each, seconds=predicted(each).latency_s.value)
+            for each in (timing_from(f"{model}:bs8:fp16:eager=500").workload for model in models)
+        ]
+        return routing_log_sd(fits_with(timings, L4, FITS)[0])
+
+    routed, plain = "morvit-small", "vit_small_patch16_224"
+    assert left(plain) == pytest.approx(UNSEEN_ROUTING_LOG_SD)
+    assert left(plain, plain) == left(plain)
+    assert left(routed, routed) < left(routed, plain) == pytest.approx(left(routed)) < 0.1

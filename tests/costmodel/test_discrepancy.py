@@ -13,6 +13,7 @@ from costmodel.discrepancy import (
     MOST_LOG,
     covariance_of,
     discrepancy_of,
+    expected_at,
     features_of_group,
     log_correction,
     log_corrections,
@@ -127,3 +128,24 @@ def test_a_neighbour_says_much_a_stranger_nothing_and_a_place_that_is_none_has_n
 def test_spreads_of_another_number_than_points_are_refused():
     with pytest.raises(ValueError, match="one spread a point"):
         Discrepancy(features=FEATURES, points=(HERE,), weights=(0.0,), log_sd=(0.1, 0.1))
+
+
+@given(st.integers(0, 999), st.integers(1, 12), st.integers(1, 5), st.booleans())
+def test_seeing_what_was_expected_moves_nothing_and_makes_no_place_less_sure(
+    seed, seen, added, is_believed
+):
+    random = np.random.default_rng(seed)
+    points, places, asked = (
+        random.uniform(0, 3, size=(count, len(FEATURES))) for count in (seen, added, 4)
+    )
+    known = discrepancy_of(
+        list(map(tuple, points)), random.normal(0, 0.06, seen), np.full(seen, 0.04)
+    )
+    known = known if is_believed else known.model_copy(update={"log_sd": ()})
+    after = expected_at(known, list(map(tuple, places)), 0.04)
+    for place in map(tuple, [*asked, *places]):
+        assert log_correction(after, place) == pytest.approx(log_correction(known, place), abs=1e-6)
+    own = list(map(tuple, [*asked, *places]))
+    before, now = (np.diag(covariance_of(each, own)) for each in (known, after))
+    assert (now <= before + 1e-9).all()
+    assert (now[len(asked) :] < LOG_SD**2).all()

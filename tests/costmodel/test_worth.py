@@ -5,10 +5,15 @@ import subprocess
 import sys
 from itertools import pairwise
 
+import pytest
+
+from costmodel.own import Timing, fits_with
+from costmodel.reach import device_of, reach_of
+from costmodel.transfer import forecast
 from costmodel.worth import plan_of, worth_of_timings
 from domain.catalogue import devices, model_named
 from domain.measurement import MeasuringPlan
-from domain.prediction import Refusal
+from domain.prediction import Prediction, Refusal
 from domain.routing import RoutingDistribution
 from domain.store import load, stored_fits
 from domain.workload import Workload
@@ -52,3 +57,65 @@ def test_the_plan_asks_for_what_was_chosen(tmp_path):
     assert [point.batch for point in plan.points] == [row["batch"] for row in rows[1:]]
     worth = worth_of_timings(ASKED, devices()["l4"], FITS, 3)
     assert plan == plan_of(worth)
+
+
+@pytest.mark.parametrize(
+    ("device", "changed"),
+    [
+        ("l4", {}),
+        ("a100-sxm-80", {"batch": 8}),
+        ("orin-nano-super", {"batch": 1}),
+        ("rtx4090", {"precision": "fp32"}),
+    ],
+)
+def test_a_timing_is_worth_what_the_prediction_then_says(device, changed):
+    asked, spec = Workload(**{**dict(ASKED), **changed}), devices()[device]
+    worth = worth_of_timings(asked, spec, FITS, 3)
+    assert worth.half_widths[0] == pytest.approx(half_width(asked, spec, FITS))
+    # What was told of any of them before holds once they are taken, whatever else they show.
+    for taken in range(1, len(worth.timings) + 1):
+        timings = [
+            Timing(workload=each, seconds=expected_s(each, spec)) for each in worth.timings[:taken]
+        ]
+        after = half_width(asked, spec, fits_with(timings, spec, FITS))
+        assert after == pytest.approx(worth.half_widths[taken], rel=0.02)
+
+
+def test_a_measured_machine_is_asked_where_it_was_not_measured():
+    fit = next(each for each in FITS if each.scope == "machine")
+    spec, net = device_of(fit), model_named("morvit-small")
+    far = Workload(
+        architecture=net,
+        batch=128,
+        precision="fp32",
+        routing=RoutingDistribution.from_survival((1, 0.6, 0.3), net.tokens),
+    )
+    worth = worth_of_timings(far, spec, FITS, 2)
+    assert worth.half_widths[0] == pytest.approx(half_width(far, spec, FITS))
+    # Nothing assumed is left of a width for batches that nobody had measured.
+    assert worth.timings[0].batch >= 64
+    assert worth.half_widths[1] < 0.7 * worth.half_widths[0]
+
+
+def test_only_what_fits_in_memory_is_worth_a_timing():
+    spec = devices()["l4"]
+    small = spec.model_copy(
+        update={"memory_bytes": spec.memory_bytes.model_copy(update={"value": 0.5e9})}
+    )
+    asked = Workload(**{**dict(ASKED), "batch": 1})
+    everywhere, worth = (worth_of_timings(asked, each, FITS, 30) for each in (spec, small))
+    assert max(each.batch for each in worth.timings) < 32
+    assert max(each.batch for each in everywhere.timings) >= 32
+    assert all(isinstance(forecast(each, small, FITS), Prediction) for each in worth.timings)
+
+
+def half_width(workload, device, fits):
+    latency = forecast(workload, device, fits).latency_s
+    return (latency.high - latency.low) / (2 * latency.value)
+
+
+def expected_s(workload, device):
+    """What the equations alone say: what neighbours share does not narrow coefficients."""
+    reach = reach_of(workload, device, FITS)
+    bare = reach.fit.model_copy(update={"discrepancy": None})
+    return forecast(workload, device, [bare]).latency_s.value
