@@ -101,7 +101,7 @@ def reach_of(workload: Workload, device: DeviceSpec, fits: Sequence[Fit]) -> Rea
     if workload.architecture.is_routed and fit.scope != "machine":
         extra.append(routing_log_sd(fit))
         assumptions.append(
-            f"fitted on plain networks and {fit.routed_points} timings of routed ones"
+            f"fitted on plain networks; what routing adds rests on {fit.routed_points} of your timings"
             if fit.routed_points
             else "fitted on plain networks: compaction and ragged attention are modelled"
         )
