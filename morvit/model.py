@@ -80,7 +80,8 @@ class MoRViT(nn.Module):
     """A vision transformer whose patches leave the repeated middle block when the router says so.
 
     With one recursion it is a plain ViT and has no router. `capacities` and `selection` are for
-    expert choice alone; CLS and positions begin by chance, with `token_deviation`. Raises ValueError for what an Architecture can say and this cannot build.
+    expert choice alone; CLS and positions begin by chance, with `token_deviation`. Raises
+    ValueError for what an Architecture can say and this cannot build.
     """
 
     def __init__(
