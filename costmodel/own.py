@@ -149,10 +149,13 @@ def write_skeleton(path: Path) -> None:
 
 _ANCHOR = re.compile(
     r"(?P<model>[^:=]{1,200}):bs(?P<batch>[0-9]{1,7})"
-    r"(?::img(?P<size>[0-9]{1,5}))?:(?P<precision>[^:=]{1,20}):(?P<runtime>[^:=]{1,20})"
+    r"(?::img(?P<size>[0-9]{1,5}))?(?::kept(?P<kept>[0-9./]{1,100}))?:(?P<precision>[^:=]{1,20}):(?P<runtime>[^:=]{1,20})"
     r"=(?P<value>[0-9]{1,12}(?:\.[0-9]{1,12})?)(?P<unit>ms)?"
 )
-ANCHOR_FORM = "MODEL:bs32:fp16:engine=559 (images/s; or =57.2ms a batch; :img384 after the batch)"
+ANCHOR_FORM = (
+    "MODEL:bs32:fp16:engine=559 (images/s; or =57.2ms a batch; :img384 after the batch, then "
+    ":kept1/0.6/0.3 where a packed network kept so much in its recursions; else it kept all)"
+)
 
 
 def timing_from(text: str) -> Timing:
@@ -168,6 +171,7 @@ def timing_from(text: str) -> Timing:
         runtime=found["runtime"],
         rate=None if found["unit"] else float(found["value"]),
         latency_ms=float(found["value"]) if found["unit"] else None,
+        kept=found["kept"],
         where=f"--anchor {text[:200]}",
     )
 
@@ -211,7 +215,7 @@ def timings_from(path: Path) -> list[Timing]:
 
 def _timing(
     *, model: str, batch: int, size: int | None, precision: str, runtime: str,
-    rate: float | None, latency_ms: float | None, where: str,
+    rate: float | None, latency_ms: float | None, where: str, kept: str | None = None,
 ) -> Timing:  # fmt: skip
     if not 1 <= batch <= 1_000_000:
         raise Complaint(f"{where}: wanted a batch from 1 to 1,000,000, got {batch}")
@@ -222,14 +226,29 @@ def _timing(
             f"{where}: wanted a batch to take from 0.1 µs to an hour, got {seconds:.3g} s"
         )
     net = model_named(model, size)
+    try:
+        routing = (
+            RoutingDistribution.full(net.tokens, net.recursions)
+            if kept is None
+            else RoutingDistribution.from_survival(
+                [float(share) for share in kept.split("/")], net.tokens, net.prefix_tokens
+            )
+        )
+    except ValueError as error:
+        raise Complaint(f"{where}: {error}") from None
+    if routing.recursions != net.recursions or (kept is not None and not net.is_routed):
+        raise Complaint(
+            f"{where}: {net.name} has {net.recursions} recursions; wanted as many shares after kept, "
+            f"got {routing.recursions}"
+        )
     return Timing(
         workload=Workload(
             architecture=net,
             batch=batch,
             precision=check_precision(precision),
             runtime=check_runtime(runtime),
-            executor="masked",
-            routing=RoutingDistribution.full(net.tokens, net.recursions),
+            executor="masked" if kept is None else "packed",
+            routing=routing,
         ),
         seconds=seconds,
     )

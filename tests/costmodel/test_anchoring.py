@@ -195,12 +195,28 @@ def test_only_timings_of_networks_that_route_tell_what_routing_adds():
     def left(*models):
         timings = [
             Timing(workload=each, seconds=predicted(each).latency_s.value)
-            for each in (timing_from(f"{model}:bs8:fp16:eager=500").workload for model in models)
+            for each in (timing_from(f"{model}:fp16:eager=500").workload for model in models)
         ]
         return routing_log_sd(fits_with(timings, L4, FITS)[0])
 
-    routed, plain = "morvit-small", "vit_small_patch16_224"
+    routed, plain = "morvit-small:bs8:kept1/0.6/0.3", "vit_small_patch16_224:bs8"
+    # Where nothing leaves, nothing is told of what leaving costs.
+    assert left("morvit-small:bs8") == pytest.approx(UNSEEN_ROUTING_LOG_SD)
     assert left(plain) == pytest.approx(UNSEEN_ROUTING_LOG_SD)
     assert left(plain, plain) == left(plain)
     assert left(routed, plain) == pytest.approx(left(routed))
     assert left(routed, routed) < left(routed) < 0.1
+
+
+@pytest.mark.parametrize(
+    ("kept", "said"),
+    [
+        ("1/0.6", "3 recursions"),
+        ("1/0.6/0.9", "never rises"),
+        ("1/0.6/1.5", "between 0 and 1"),
+        ("1//0.3", "could not convert"),
+    ],
+)
+def test_shares_that_a_network_cannot_have_kept_are_a_sentence(kept, said):
+    with pytest.raises(Complaint, match=said):
+        timing_from(f"morvit-small:bs8:kept{kept}:fp16:eager=500")
