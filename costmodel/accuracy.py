@@ -256,6 +256,7 @@ TIER_OF_SPLIT: dict[str, Tier] = {
     ANOTHER_OCCASION: "calibrated",
     "leave-workloads-out": "anchored",
     "leave-family-out": "spec-only",
+    "unseen-cpu": "spec-only",
 }
 
 

@@ -298,25 +298,49 @@ def prior_of(points: Points) -> dict[str, tuple[float, float]]:
     return prior("cpu" if kind == "cpu" else "gpu")
 
 
-def class_of_machine(machine: Fit) -> Fit:
-    """What one measured CPU says of others: its shares of peak, with an assumed spread."""
-    fields = {key: getattr(machine, key) for key in Fit.model_fields}
+def class_of_machines(machines: Sequence[Fit]) -> Fit:
+    """What measured CPUs say of others: their shares of peak, with an assumed spread.
+
+    As if another one were drawn from them: the mean of their log coefficients, and as covariance
+    what each is unsure of, on average, and how they lie around that mean.
+    """
+    first = machines[0]
+    logs = np.log([[each.value for each in machine.coefficients] for machine in machines])
+    mean, apart = logs.mean(axis=0), logs - logs.mean(axis=0)
+    covariance = np.mean([machine.covariance for machine in machines], axis=0)
+    if len(machines) > 1:
+        covariance = covariance + apart.T @ apart / (len(machines) - 1)
+    names = [each.name for each in first.coefficients]
+    kind = "cpu" if first.device_class == "cpu" else "gpu"
     return Fit(
         **{
-            **fields,
-            "name": f"class-{machine.device_class}-{machine.runtime}",
+            **dict(first),
+            "name": f"class-{first.device_class}-{first.runtime}",
             "device_id": "",
             "scope": "class",
-            "families": (machine.families or ("one measured CPU",)),
+            "families": (
+                "one measured CPU" if len(machines) == 1 else f"{len(machines)} measured CPUs",
+            ),
             "environment": None,
             "rates": None,
+            "coefficients": coefficients_of(
+                dict(zip(names, map(float, np.exp(mean)), strict=True)), covariance, prior(kind)
+            ),
+            "covariance": tuple_of(covariance),
+            "residual_log_sd": max(machine.residual_log_sd for machine in machines),
+            "noise_log_sd": max(machine.noise_log_sd for machine in machines),
             "device_log_sd": ASSUMED_CPU_LOG_SD,
-            # What is left over, and how its neighbours disturb it, is that machine's own.
+            # What is left over, and how its neighbours disturb it, is each machine's own.
             "discrepancy": None,
             "drift_log_sd": 0.0,
             "scale": None,
-            "provenance": f"{machine.provenance}; the spread between CPUs is assumed, "
-            f"{ASSUMED_CPU_LOG_SD} in log",
+            "points": sum(machine.points for machine in machines),
+            "measurements": tuple(
+                sorted({name for machine in machines for name in machine.measurements})
+            ),
+            "domain": united(machine.domain for machine in machines),
+            "provenance": "; ".join(machine.provenance for machine in machines)
+            + f"; the spread between CPUs is assumed, {ASSUMED_CPU_LOG_SD} in log",
         }
     )
 
@@ -343,6 +367,21 @@ def tuple_of(matrix: Array) -> tuple[tuple[float, ...], ...]:
     """A matrix as a record holds it, symmetric to the last digit."""
     even = (matrix + matrix.T) / 2
     return tuple(tuple(float(x) for x in row) for row in even)
+
+
+def united(
+    domains: Iterable[tuple[tuple[str, float, float], ...]],
+) -> tuple[tuple[str, float, float], ...]:
+    """From the least to the most of each feature over `domains`.
+
+    >>> united([(("batch", 1.0, 4.0),), (("batch", 2.0, 8.0),)])
+    (('batch', 1.0, 8.0),)
+    """
+    ends: dict[str, tuple[float, float]] = {}
+    for name, low, high in (each for domain in domains for each in domain):
+        least, most = ends.get(name, (low, high))
+        ends[name] = (min(least, low), max(most, high))
+    return tuple((name, *pair) for name, pair in ends.items())
 
 
 def range_of(workloads: Iterable[Workload]) -> tuple[tuple[str, float, float], ...]:

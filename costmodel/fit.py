@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from threadpoolctl import threadpool_limits
 
-from costmodel.calibration import class_of_machine, fit_machines
+from costmodel.calibration import class_of_machines, fit_machines
 from costmodel.published import fits_of_published
 from domain.catalogue import devices, published
 from domain.fit import Fit
@@ -47,22 +48,33 @@ def fit(
     if from_published:
         fits: tuple[Fit, ...] = fits_of_published(published(), devices(), f"{made_by} --published")
     else:
-        paths = [newest_journal(journal)]
-        if reference and journal is None:
-            paths = [folder / COMPACT_JOURNAL for folder in reference_sweeps()]
-        measurements = [run for path in paths for run in read_journal(path)]
-        machines, left_out = fit_machines(measurements, made_by)
-        for sentence in (*map(unread_tail, paths), *left_out):
-            warn(sentence)
-        restless = sum(each.status == "unstable" for each in measurements)
-        if restless:
-            warn(f"{restless} of {len(measurements)} runs were taken on a restless machine")
-        # What other CPUs are told rests on one precision, the first.
-        fits = (*machines, class_of_machine(machines[0])) if reference else machines
+        paths = (
+            list(reference_sweeps().values())
+            if reference and journal is None
+            else [(newest_journal(journal),)]
+        )
+        machines = [_fits_of(each, made_by) for each in paths]
+        fits = tuple(each for machine in machines for each in machine)
+        if reference:
+            # What other CPUs are told rests on one setting of each, the first.
+            fits += (class_of_machines([machine[0] for machine in machines]),)
     # The newest file is what others show first: the first precision's is written last.
     for each in reversed(fits):
         save(each, folder / f"{each.name}.json")
     emit(rendered(list(_rows(fits)), shape), output)
+
+
+def _fits_of(paths: Sequence[Path], made_by: str) -> tuple[Fit, ...]:
+    """The fits of one machine, from journals or folders of them; what was left out is said."""
+    journals = [path / COMPACT_JOURNAL if path.is_dir() else path for path in paths]
+    measurements = [run for path in journals for run in read_journal(path)]
+    fits, left_out = fit_machines(measurements, made_by)
+    for sentence in (*map(unread_tail, journals), *left_out):
+        warn(sentence)
+    restless = sum(each.status == "unstable" for each in measurements)
+    if restless:
+        warn(f"{restless} of {len(measurements)} runs were taken on a restless machine")
+    return fits
 
 
 def _rows(fits: Sequence[Fit]) -> Iterator[dict[str, Cell]]:
@@ -85,7 +97,9 @@ def _rows(fits: Sequence[Fit]) -> Iterator[dict[str, Cell]]:
 
 def main() -> None:
     """The command."""
-    run_shell(app)
+    # Of matrices of some hundred rows, threads only wait for each other.
+    with threadpool_limits(1):
+        run_shell(app)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from domain.catalogue import check_precision
 from domain.complaint import CorruptFile
 from domain.device import PEAK_OF, DeviceSpec
 from domain.fit import Fit
+from domain.measurement import Environment, Rates
 from domain.prediction import Refusal
 from domain.record import Figure, Precision, Runtime, Tier, Unknown
 from domain.units import shown
@@ -33,7 +34,7 @@ THIN_EVIDENCE: dict[tuple[str, Runtime], str] = {
     ("gpu", "engine"): "engines of 2019 to 2023 were fitted: today's are likely faster",
     ("gpu", "compiled"): "one GPU with current software was fitted for compiled networks",
     ("cpu", "compiled"): "one CPU was fitted for compiled networks; the spread between is assumed",
-    ("cpu", "eager"): "one CPU was measured; the spread between CPUs is assumed",
+    ("cpu", "eager"): "few CPUs were measured; the spread between CPUs is assumed",
 }
 # Executors and routings that the class fits (plain networks) have not seen: compaction, ragged
 # attention (packed attention reached 0.72 of padded in one published H100 case).
@@ -169,29 +170,36 @@ def device_of(fit: Fit) -> DeviceSpec:
     """The machine that a fit was made on, as a device: its peaks are what was measured there."""
     if fit.environment is None or fit.rates is None:
         raise ValueError(f"fit {fit.name} is of no single machine; wanted scope machine")
+    return machine_seen(fit.device_id, fit.environment, fit.rates, fit.taken_on)
+
+
+def machine_seen(
+    device_id: str, environment: Environment, rates: Rates, taken_on: str
+) -> DeviceSpec:
+    """A machine as a device of which nothing is known but what its fixed kernels reached."""
 
     def seen(value: float) -> Figure:
         return Figure(
             value=value,
             source="fixed kernels of python -m profiler run",
-            read_on=fit.taken_on,
+            read_on=taken_on,
             confidence="A",
         )
 
     unknown = Unknown(reason="not measured, and no data sheet names this machine")
     return DeviceSpec(
-        id=fit.device_id,
-        name=fit.environment.device_name,
-        device_class="cpu" if fit.environment.kind == "cpu" else "dc_gpu",
-        family=fit.environment.device_name,
-        parallel_units=fit.environment.threads,
+        id=device_id,
+        name=environment.device_name,
+        device_class="cpu" if environment.kind == "cpu" else "dc_gpu",
+        family=environment.device_name,
+        parallel_units=environment.threads,
         peak_flop_per_s={
             precision: seen(peak)
             for precision in MEASURED_PRECISIONS
-            if not isinstance(peak := fit.rates.peak_flop_per_s(precision), Unknown)
+            if not isinstance(peak := rates.peak_flop_per_s(precision), Unknown)
         },
-        memory_bytes=seen(float(fit.environment.memory_bytes)),
-        memory_bytes_per_s=seen(fit.rates.copy_bytes_per_s),
+        memory_bytes=seen(float(environment.memory_bytes)),
+        memory_bytes_per_s=seen(rates.copy_bytes_per_s),
         cache_bytes=unknown,
         power_limit_w=Unknown(reason="no power meter and no data sheet for this machine"),
         idle_w=unknown,

@@ -1,14 +1,16 @@
 """`python -m costmodel.validate`: the accuracy table, made anew from data that the fits had not seen."""
 
 import multiprocessing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 from pydantic import TypeAdapter, ValidationError
+from threadpoolctl import threadpool_limits
 
 from costmodel.accuracy import (
     ANOTHER_OCCASION,
@@ -36,19 +38,21 @@ from costmodel.splits import (
     memory_pairs,
     noise_of,
 )
+from costmodel.unseencpu import unseen_cpu_rows
 from domain.catalogue import devices, published
 from domain.complaint import Complaint, CorruptFile, first_error
-from domain.fit import HeldOut, Validation, ValidationRow
+from domain.fit import Fit, HeldOut, Validation, ValidationRow
 from domain.kernels import gemm_rows
 from domain.measurement import Measurement
 from domain.shell import emit, format_named, run_shell, warn
 from domain.store import (
     COMPACT_JOURNAL,
+    FIRST_SWEEP,
+    SWEEP_AGAIN,
     newest_journal,
     read_journal,
     read_limited,
-    reference_again,
-    reference_journal,
+    reference_fits,
     reference_root,
     reference_sweeps,
     results_root,
@@ -63,6 +67,7 @@ LARGEST_TABLE = 2**22
 # The parts of the whole table take about as long as two processes need for all of them.
 WORKERS = 2
 
+Judged = TypeVar("Judged", HeldOut, ValidationRow)
 Accuracy = tuple[list[HeldOut], list[ValidationRow]]
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -93,7 +98,8 @@ def validate(
     rows: list[ValidationRow] = []
     parts: list[Callable[[], Accuracy]] = []
     if reference and journal is None:
-        parts += [reference_accuracy]
+        parts += [partial(machine_accuracy, name) for name in reference_sweeps()]
+        parts += [unseen_cpu_accuracy]
     else:
         path = newest_journal(journal)
         later = None if again is None else _read(newest_journal(again))
@@ -130,7 +136,9 @@ def made(parts: Sequence[Callable[[], Accuracy]], workers: int) -> list[Accuracy
         return [part() for part in parts]
     spawned = multiprocessing.get_context("spawn")
     try:
-        with ProcessPoolExecutor(min(workers, len(parts)), mp_context=spawned) as pool:
+        with ProcessPoolExecutor(
+            min(workers, len(parts)), spawned, initializer=threadpool_limits, initargs=(1,)
+        ) as pool:
             waiting = [pool.submit(part) for part in parts]
             return [each.result() for each in waiting]
     except BrokenProcessPool:
@@ -156,14 +164,14 @@ def kernels_accuracy() -> Accuracy:
     return [], kernel_rows(gemm_rows(), devices())
 
 
-def reference_accuracy() -> Accuracy:
-    """Pairs and rows of the committed sweeps: all occasions and threads of one machine together.
+def machine_accuracy(name: str) -> Accuracy:
+    """Pairs and rows of the committed sweeps of one machine, all occasions and threads together.
 
     Another occasion is judged by the wall clock, by a fit of the first occasion of that many
-    threads alone.
+    threads alone. Splits bear the machine's name.
     """
-    sweeps = {path.name: _read(path / COMPACT_JOURNAL) for path in reference_sweeps()}
-    points, _ = with_peaks(usable_points(run for sweep in sweeps.values() for run in sweep))
+    sweeps = {path.name: _read(path / COMPACT_JOURNAL) for path in reference_sweeps()[name]}
+    points = _points_of(sweeps.values())
     pairs: list[HeldOut] = []
     rows: list[ValidationRow] = []
     found = held_out_predictions(points)
@@ -175,9 +183,46 @@ def reference_accuracy() -> Accuracy:
     memory = memory_pairs(points)
     rows += operator_rows(points, scores_of(points, found))
     rows += [*summary_of(memory, None), false_fits(points), *learning_rows(points)]
-    _, occasions = own_accuracy(_read(reference_journal()), _read(reference_again()))
-    rows += [row for row in occasions if row.split.startswith(ANOTHER_OCCASION)]
-    return [*pairs, *memory], rows
+    if SWEEP_AGAIN in sweeps:
+        _, occasions = own_accuracy(sweeps[FIRST_SWEEP], sweeps[SWEEP_AGAIN])
+        rows += [row for row in occasions if row.split.startswith(ANOTHER_OCCASION)]
+    return (
+        [_named(pair, name) for pair in (*pairs, *memory)],
+        [_named(row, name) for row in rows],
+    )
+
+
+def unseen_cpu_accuracy() -> Accuracy:
+    """Each committed machine by the committed fits of the others: its rates, and a few timings."""
+    machines = {
+        name: _points_of(_read(path / COMPACT_JOURNAL) for path in paths)
+        for name, paths in reference_sweeps().items()
+    }
+    stored = reference_fits()
+    return unseen_cpu_rows(
+        machines, {name: _fit_of(points, stored) for name, points in machines.items()}
+    )
+
+
+def _fit_of(points: Points, fits: Sequence[Fit]) -> Fit:
+    """The fit of the machine of `points`, of most threads and, among those, of fp32."""
+    machine = next(iter(points.values()))[0].environment.machine_id
+    own = [fit for fit in fits if fit.environment is not None and fit.device_id == machine]
+    if not own:
+        raise Complaint(f"no committed fit of {machine}; run `python -m costmodel.fit --reference`")
+    return max(own, key=lambda fit: (_threads(fit), fit.precisions == ("fp32",)))
+
+
+def _threads(fit: Fit) -> int:
+    return 0 if fit.environment is None else fit.environment.threads
+
+
+def _points_of(sweeps: Iterable[Sequence[Measurement]]) -> Points:
+    return with_peaks(usable_points(run for sweep in sweeps for run in sweep))[0]
+
+
+def _named(judged: Judged, name: str) -> Judged:
+    return judged.model_copy(update={"split": f"{judged.split}.{name}"})
 
 
 def own_accuracy(
@@ -249,7 +294,9 @@ def _read(path: Path) -> tuple[Measurement, ...]:
 
 def main() -> None:
     """The command."""
-    run_shell(app)
+    # Of matrices of some hundred rows, threads only wait for each other.
+    with threadpool_limits(1):
+        run_shell(app)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import fcntl
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Generic, Self, TypeVar
@@ -33,9 +33,12 @@ TOKEN_COUNT_NAMES = (b"tokens", b"token_count", b"num_tokens")
 
 JOURNAL = "journal.jsonl"
 COMPACT_JOURNAL = JOURNAL + SUFFIX
-REFERENCE_JOURNAL = f"sweeps/2-a/{COMPACT_JOURNAL}"
-# The same plan on the same machine half an hour later.
-REFERENCE_AGAIN = f"sweeps/2-b/{COMPACT_JOURNAL}"
+# The machine that speaks where a user has measured none, its fit, and the sweep of it that does.
+REFERENCE_MACHINE = "zen3"
+REFERENCE_FIT = "fits/machine-cpu-amd-epyc-2c-avx2-eager.json"
+FIRST_SWEEP = "2-a"
+# The same plan on the same machine hours later.
+SWEEP_AGAIN = "2-b"
 
 # Measurement format 1: the first. 2: subject, conditions, host seconds, switches, memory levels,
 # energy windows.
@@ -128,9 +131,17 @@ def stored_fits() -> tuple[Fit, ...]:
         key=lambda path: path.stat().st_mtime,
         reverse=True,
     )
-    reference = sorted((reference_root() / "fits").glob("*.json"))
+    return (*_fits_at(here), *reference_fits())
+
+
+def reference_fits() -> tuple[Fit, ...]:
+    """The committed fits."""
+    return _fits_at(sorted((reference_root() / "fits").glob("*.json")))
+
+
+def _fits_at(paths: Iterable[Path]) -> tuple[Fit, ...]:
     try:
-        return tuple(load(path, Fit) for path in (*here, *reference))
+        return tuple(load(path, Fit) for path in paths)
     except CorruptFile as error:
         raise CorruptFile(
             f"{error}; remove it or fit again with `python -m costmodel.fit`"
@@ -153,20 +164,20 @@ def journal_in(folder: Path) -> Path:
 
 
 def reference_journal() -> Path:
-    """The committed journal that the reference fits and their accuracy are made from."""
-    return reference_root() / REFERENCE_JOURNAL
+    """The committed journal that is shown where no other is at hand."""
+    return reference_root() / "sweeps" / REFERENCE_MACHINE / FIRST_SWEEP / COMPACT_JOURNAL
 
 
-def reference_again() -> Path:
-    """The committed journal of another occasion, on which the reference fits are judged too."""
-    return reference_root() / REFERENCE_AGAIN
+def reference_sweeps() -> dict[str, tuple[Path, ...]]:
+    """Folders of the committed sweeps of each machine, by its name: several threads and occasions.
 
-
-def reference_sweeps() -> tuple[Path, ...]:
-    """Folders of the committed sweeps: one machine, several threads and occasions."""
-    return tuple(
-        sorted(path.parent for path in reference_root().glob(f"sweeps/*/{COMPACT_JOURNAL}"))
-    )
+    The machine that speaks for others comes first.
+    """
+    folders: dict[str, list[Path]] = {}
+    for path in sorted(reference_root().glob(f"sweeps/*/*/{COMPACT_JOURNAL}")):
+        folders.setdefault(path.parent.parent.name, []).append(path.parent)
+    names = sorted(folders, key=lambda name: (name != REFERENCE_MACHINE, name))
+    return {name: tuple(folders[name]) for name in names}
 
 
 def read_limited(path: Path, most_bytes: int) -> bytes:

@@ -19,8 +19,8 @@ RecordType = TypeVar("RecordType", bound=Record)
 
 JOURNAL, DECISIONS, ROUTING = store.JOURNAL, "decisions.json", "routing.parquet"
 SESSIONS = f"measurements/*/{JOURNAL}"
-VALIDATION, REFERENCE_VALIDATION = "predictions/validation_pairs.json", "validation_pairs.json"
-FITS, REFERENCE_FITS = "fits/*.json", "fits/machine-*.json"
+VALIDATION = "predictions/validation_pairs.json"
+FITS = "fits/*.json"
 OFFERS, PLANS = "predictions/catalogue.json", "plans/*.json"
 DESIGNS = "predictions/designs.json"
 
@@ -37,7 +37,7 @@ def contents_of(session: Path | None, made_at: str) -> ReportContents:
     """
     journal: Path | None
     if session is None:
-        journal = _newest(SESSIONS, store.REFERENCE_JOURNAL)
+        journal = _newest(SESSIONS, store.reference_journal())
     else:
         journal = store.journal_in(session)
         if not journal.is_file():
@@ -58,9 +58,14 @@ def contents_of(session: Path | None, made_at: str) -> ReportContents:
             _beside(folder, DECISIONS), _reader_of(RouterDecisions), DECISIONS, MEASURE
         ),
         routing=_part(_beside(folder, ROUTING), store.read_trace, ROUTING, MEASURE),
-        fit=_part(_newest(FITS, REFERENCE_FITS), _reader_of(Fit), FITS, "python -m costmodel.fit"),
+        fit=_part(
+            _newest(FITS, store.reference_root() / store.REFERENCE_FIT),
+            _reader_of(Fit),
+            FITS,
+            "python -m costmodel.fit",
+        ),
         validation=_part(
-            _newest(VALIDATION, REFERENCE_VALIDATION),
+            _newest(VALIDATION, store.reference_root() / "validation_pairs.json"),
             _reader_of(Validation),
             VALIDATION,
             "python -m costmodel.validate",
@@ -96,15 +101,13 @@ def _beside(folder: Path | None, name: str) -> Path | None:
     return next((each / name for each in folders if (each / name).is_file()), None)
 
 
-def _newest(pattern: str, reference_pattern: str | None = None) -> Path | None:
-    """The newest file of this machine; where there is none, of the reference."""
-    for root, each in (
-        (store.results_root(), pattern),
-        (store.reference_root(), reference_pattern or pattern),
-    ):
-        if (path := max(root.glob(each), key=_age, default=None)) is not None:
-            return path
-    return None
+def _newest(pattern: str, reference: Path | None = None) -> Path | None:
+    """The newest file of this machine; where there is none, `reference`, or the reference's own."""
+    own, committed = (
+        max(root.glob(pattern), key=_age, default=None)
+        for root in (store.results_root(), store.reference_root())
+    )
+    return own or (committed if reference is None or not reference.is_file() else reference)
 
 
 def _age(path: Path) -> tuple[int, str]:

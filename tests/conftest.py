@@ -13,7 +13,9 @@ from pathlib import Path
 from hypothesis import settings
 
 _RESULTS = Path(tempfile.mkdtemp(prefix="morsizer-results-"))
-(_RESULTS / "reference").symlink_to(Path(__file__).resolve().parent.parent / "results" / "reference")
+(_RESULTS / "reference").symlink_to(
+    Path(__file__).resolve().parent.parent / "results" / "reference"
+)
 atexit.register(shutil.rmtree, _RESULTS, ignore_errors=True)
 # Before any module of a test reads it.
 os.environ["MORSIZER_RESULTS"] = str(_RESULTS)

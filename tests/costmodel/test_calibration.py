@@ -15,7 +15,7 @@ from costmodel.accuracy import (
     occasion_pairs,
     summary_of,
 )
-from costmodel.calibration import class_of_machine, fit_machine, fit_machines
+from costmodel.calibration import class_of_machines, fit_machine, fit_machines
 from costmodel.points import TooFewPoints, noise_log_sd, stage_s, usable_points, whole_s
 from costmodel.published import fits_of_published
 from costmodel.reach import device_of
@@ -142,7 +142,7 @@ def test_the_accuracy_table_counts_and_covers():
 
 def test_one_measured_cpu_speaks_for_others_with_an_assumed_spread():
     machine = fit_machine(journal_of(), "test")
-    spoken = class_of_machine(machine)
+    spoken = class_of_machines([machine])
     answer = forecast(workload(), devices()["epyc-9654"], [machine, spoken])
     assert answer.tier == "spec-only"
     own = forecast(workload(), device_of(machine), [machine, spoken])

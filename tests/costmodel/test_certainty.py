@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from costmodel.accuracy import scores_of
 from costmodel.calibration import (
-    class_of_machine,
+    class_of_machines,
     fit_machine,
     held_out_predictions,
     predictions_without,
@@ -122,4 +122,4 @@ def test_the_scale_is_what_held_out_points_missed_of_what_was_promised(points, f
         s.log_ratio / s.log_sd for (_, quantity), s in scores.items() if quantity == "latency"
     ]
     assert fit.scale == pytest.approx(spread_of(missed))
-    assert class_of_machine(fit).scale is None
+    assert class_of_machines([fit]).scale is None

@@ -81,7 +81,9 @@ def test_a_timing_is_worth_what_the_prediction_then_says(device, changed):
         assert after == pytest.approx(worth.half_widths[taken], rel=0.02)
 
 
-@pytest.mark.parametrize("fit", [each for each in FITS if each.scope == "machine"], ids=lambda fit: fit.name)
+@pytest.mark.parametrize(
+    "fit", [each for each in FITS if each.scope == "machine"], ids=lambda fit: fit.name
+)
 def test_a_measured_machine_is_asked_where_it_was_not_measured(fit):
     spec, net = device_of(fit), model_named("morvit-small")
     far = Workload(

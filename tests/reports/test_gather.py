@@ -59,10 +59,10 @@ def write_reference(root):
     """As committed: the journal compact in a folder of its own, what it led to beside that folder."""
     write_session(root / "reference")
     journal = root / "reference" / "journal.jsonl"
-    compact = root / "reference" / store.REFERENCE_JOURNAL
+    compact = store.reference_journal()
     store.write_whole(compact, compacted(journal.read_bytes()))
     journal.unlink()
-    write_rest(root / "reference", "validation_pairs.json", "fits/machine-toy.json")
+    write_rest(root / "reference", "validation_pairs.json", store.REFERENCE_FIT)
     return compact.parent
 
 
