@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError
 
 from costmodel.reach import reach_of
 from costmodel.transfer import forecast
+from domain.architecture import Architecture
 from domain.catalogue import check_precision, check_runtime, devices, model_named
 from domain.complaint import Complaint, CorruptFile, first_error
 from domain.device import DeviceClass, DeviceSpec
@@ -180,7 +181,7 @@ ANCHOR_COLUMNS = ("model", "batch_size", "precision_id", "runtime_id", "throughp
 
 
 def timings_from(path: Path) -> list[Timing]:
-    """The timings of a CSV with `ANCHOR_COLUMNS` (and img_size, if need be)."""
+    """The timings of a CSV with `ANCHOR_COLUMNS`; img_size and kept, as in `--anchor`, if need be."""
     try:
         text = read_limited(path, LARGEST_FILE_BYTES).decode("utf-8-sig")
         reader = csv.DictReader(io.StringIO(text, newline=""))
@@ -197,7 +198,9 @@ def timings_from(path: Path) -> list[Timing]:
         raise CorruptFile(f"{path} has {len(rows)} rows; {MOST_TIMINGS} is the most")
     timings = []
     for number, row in enumerate(rows, start=2):
-        cells = {name: (row.get(name) or "").strip() for name in (*ANCHOR_COLUMNS, "img_size")}
+        cells = {
+            name: (row.get(name) or "").strip() for name in (*ANCHOR_COLUMNS, "img_size", "kept")
+        }
         try:
             rate, batch = float(cells["throughput_img_per_s"]), int(cells["batch_size"])
             size = int(cells["img_size"]) if cells["img_size"] else None
@@ -207,7 +210,7 @@ def timings_from(path: Path) -> list[Timing]:
             _timing(
                 model=cells["model"], batch=batch, size=size, precision=cells["precision_id"],
                 runtime=cells["runtime_id"], rate=rate, latency_ms=None,
-                where=f"{path}: row {number}",
+                kept=cells["kept"] or None, where=f"{path}: row {number}",
             )
         )  # fmt: skip
     return timings
@@ -226,21 +229,6 @@ def _timing(
             f"{where}: wanted a batch to take from 0.1 µs to an hour, got {seconds:.3g} s"
         )
     net = model_named(model, size)
-    try:
-        routing = (
-            RoutingDistribution.full(net.tokens, net.recursions)
-            if kept is None
-            else RoutingDistribution.from_survival(
-                [float(share) for share in kept.split("/")], net.tokens, net.prefix_tokens
-            )
-        )
-    except ValueError as error:
-        raise Complaint(f"{where}: {error}") from None
-    if routing.recursions != net.recursions or (kept is not None and not net.is_routed):
-        raise Complaint(
-            f"{where}: {net.name} has {net.recursions} recursions; wanted as many shares after kept, "
-            f"got {routing.recursions}"
-        )
     return Timing(
         workload=Workload(
             architecture=net,
@@ -248,10 +236,26 @@ def _timing(
             precision=check_precision(precision),
             runtime=check_runtime(runtime),
             executor="masked" if kept is None else "packed",
-            routing=routing,
+            routing=_routing_kept(net, kept, where),
         ),
         seconds=seconds,
     )
+
+
+def _routing_kept(net: Architecture, kept: str | None, where: str) -> RoutingDistribution:
+    if kept is None:
+        return RoutingDistribution.full(net.tokens, net.recursions)
+    said = kept.split("/")
+    if len(said) != net.recursions or not net.is_routed:
+        raise Complaint(
+            f"{where}: {net.name} has {net.recursions} recursions; wanted as many shares after kept, "
+            f"got {len(said)}"
+        )
+    try:
+        shares = [float(share) for share in said]
+        return RoutingDistribution.from_survival(shares, net.tokens, net.prefix_tokens)
+    except ValueError as error:
+        raise Complaint(f"{where}: {error}") from None
 
 
 def fits_with(

@@ -84,7 +84,10 @@ def predict(
         list[str] | None, typer.Option(help=f"A timing on that device: {ANCHOR_FORM}; repeatable.")
     ] = None,
     anchors: Annotated[
-        Path | None, typer.Option(help=f"Timings as CSV: {', '.join(ANCHOR_COLUMNS)}.")
+        Path | None,
+        typer.Option(
+            help=f"Timings as CSV: {', '.join(ANCHOR_COLUMNS)}; img_size and kept, if need be."
+        ),
     ] = None,
     threads: Annotated[
         int | None, typer.Option(help="Threads of a measured CPU; default: the most.")

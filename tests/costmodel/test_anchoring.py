@@ -118,12 +118,14 @@ def test_another_form_is_refused_in_a_sentence(text):
 def test_timings_come_from_a_table_too(tmp_path):
     path = tmp_path / "mine.csv"
     path.write_text(
-        "model,batch_size,precision_id,runtime_id,throughput_img_per_s,img_size\n"
-        "vit_base_patch16_224,8,fp16,eager,400,\nvit_base_patch16_224,1,fp16,eager,90,384\n"
+        "model,batch_size,precision_id,runtime_id,throughput_img_per_s,img_size,kept\n"
+        "vit_base_patch16_224,8,fp16,eager,400,\nvit_base_patch16_224,1,fp16,eager,90,384,\n"
+        "morvit-small,8,fp16,eager,500,,1/0.6/0.3\n"
     )
-    one, other = timings_from(path)
+    one, other, routed = timings_from(path)
     assert one.seconds == pytest.approx(8 / 400)
     assert other.workload.architecture.image_size == 384
+    assert routed == timing_from("morvit-small:bs8:kept1/0.6/0.3:fp16:eager=500")
     for content in ("", "model\nx\n", "\x00", "a,b\n1,2\n"):
         path.write_text(content)
         with pytest.raises(CorruptFile, match=r"mine\.csv"):
@@ -215,8 +217,20 @@ def test_only_timings_of_networks_that_route_tell_what_routing_adds():
         ("1/0.6/0.9", "never rises"),
         ("1/0.6/1.5", "between 0 and 1"),
         ("1//0.3", "could not convert"),
+        ("/".join(["1"] * 40), "got 40"),
     ],
 )
 def test_shares_that_a_network_cannot_have_kept_are_a_sentence(kept, said):
     with pytest.raises(Complaint, match=said):
         timing_from(f"morvit-small:bs8:kept{kept}:fp16:eager=500")
+
+
+@pytest.mark.parametrize("kept", ["nan/1/1", "1/1e999/1", "-1/0/0", "1/" * 200_000, "one/0/0"])
+def test_what_a_table_says_was_kept_is_hostile_input(tmp_path, kept):
+    path = tmp_path / "mine.csv"
+    path.write_text(
+        "model,batch_size,precision_id,runtime_id,throughput_img_per_s,kept\n"
+        f"morvit-small,8,fp16,eager,500,{kept}\n"
+    )
+    with pytest.raises((Complaint, CorruptFile)):
+        timings_from(path)
