@@ -1,8 +1,10 @@
 """The splits that predictions are judged by, written down before anything is tuned on them. Pure.
 
-reference CPU   each configuration left out, whatever its precision and threads; the same for
-                each kind of routing; width 384 by narrower nets; batches of 4 and more by
-                smaller ones; and the hard half of the first, each for itself
+a measured CPU  (its name follows a dot) each configuration left out, whatever its precision and
+                threads; the same for each kind of routing; width 384 by narrower nets; batches
+                of 4 and more by smaller ones; and the hard half of the first, each for itself
+another CPU     (`unseencpu`) a measured CPU by the class that the others make: with what its fixed
+                kernels reached alone, and with four timings of its own
 published       (`fewtimings`) timm on one GPU from another, from the data sheet and with four
                 timings; an A100 from four timings, each runtime; (`kernelsplits`) matrix
                 products of a GPU family from two others, and with eight timings

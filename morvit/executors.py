@@ -7,6 +7,7 @@ only. All give the same state for the same routing.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 
 import torch
@@ -137,13 +138,15 @@ def _rectangle(
     if not each:
         return _unmoved(state, rows)
 
-    def on_rectangle(
-        gathered: Float[Tensor, "rows width"], attend: Attend
-    ) -> Float[Tensor, "rows width"]:
-        rectangle = gathered.view(batch, each, -1)
-        return block(rectangle, attend).flatten(0, 1)
+    return _on_rows(partial(_of_rectangle, block, batch), state, going, rows, Together())
 
-    return _on_rows(on_rectangle, state, going, rows, Together())
+
+# Not within the function that uses it: annotations would be worked out anew at every recursion.
+def _of_rectangle(
+    block: Block, batch: int, gathered: Float[Tensor, "rows width"], attend: Attend
+) -> Float[Tensor, "rows width"]:
+    each = len(gathered) // batch
+    return block(gathered.view(batch, each, -1), attend).flatten(0, 1)
 
 
 def _unmoved(state: Float[Tensor, "batch tokens width"], rows: Int[Tensor, " rows"]) -> Ran:

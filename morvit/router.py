@@ -285,21 +285,7 @@ class TokenChoice(nn.Module):
         ranks = GATES[self.gate](self._biased(logits.detach()))
         depth = self.depths(logits)
 
-        def vote(
-            recursion: int,
-            seen: Seen,
-            staying: Bool[Tensor, "batch patches"],
-            chooses: bool = True,
-        ) -> Vote:
-            return Vote(
-                logits=logits[..., recursion],
-                gates=gates[..., recursion],
-                # Every patch is as likely to go one deep or more: who goes first has to go further.
-                ranks=ranks[..., max(recursion, 1)],
-                goes_on=depth >= recursion,
-            )
-
-        return vote
+        return partial(_of_ballot, logits, gates, ranks, depth)
 
     def depths(
         self, logits: Float[Tensor, "batch patches recursions"]
@@ -319,6 +305,26 @@ class TokenChoice(nn.Module):
         """Each bias moves by u · sign(aim − load): no loss, no gradient (arXiv 2408.15664, alg. 1)."""
         assert self.bias is not None
         self.bias += step * (load.new_tensor(aims) - load).sign()
+
+
+# Not within `ballot`: annotations would be worked out anew for every batch.
+def _of_ballot(
+    logits: Float[Tensor, "batch patches recursions"],
+    gates: Float[Tensor, "batch patches recursions"],
+    ranks: Float[Tensor, "batch patches recursions"],
+    depth: Int[Tensor, "batch patches"],
+    recursion: int,
+    seen: Seen,
+    staying: Bool[Tensor, "batch patches"],
+    chooses: bool = True,
+) -> Vote:
+    return Vote(
+        logits=logits[..., recursion],
+        gates=gates[..., recursion],
+        # Every patch is as likely to go one deep or more: who goes first has to go further.
+        ranks=ranks[..., max(recursion, 1)],
+        goes_on=depth >= recursion,
+    )
 
 
 class Chance(nn.Module):
