@@ -301,15 +301,15 @@ def prior_of(points: Points) -> dict[str, tuple[float, float]]:
 def class_of_machines(machines: Sequence[Fit]) -> Fit:
     """What measured CPUs say of others: their shares of peak, with an assumed spread.
 
-    As if another one were drawn from them: the mean of their log coefficients, and as covariance
-    what each is unsure of, on average, and how they lie around that mean.
+    The mean of their log coefficients. Another one is as unsure of each as they are themselves, or as
+    a further draw beside n of them, (1 + 1/n) s², where they differ by more.
     """
-    first = machines[0]
+    first, count = machines[0], len(machines)
     logs = np.log([[each.value for each in machine.coefficients] for machine in machines])
-    mean, apart = logs.mean(axis=0), logs - logs.mean(axis=0)
-    covariance = np.mean([machine.covariance for machine in machines], axis=0)
-    if len(machines) > 1:
-        covariance = covariance + apart.T @ apart / (len(machines) - 1)
+    mean, covariance = logs.mean(axis=0), np.mean([each.covariance for each in machines], axis=0)
+    if count > 1:
+        apart = (1 + 1 / count) * logs.var(axis=0, ddof=1)
+        covariance = covariance + np.diag(np.maximum(apart - np.diag(covariance), 0.0))
     names = [each.name for each in first.coefficients]
     kind = "cpu" if first.device_class == "cpu" else "gpu"
     return Fit(
@@ -318,9 +318,7 @@ def class_of_machines(machines: Sequence[Fit]) -> Fit:
             "name": f"class-{first.device_class}-{first.runtime}",
             "device_id": "",
             "scope": "class",
-            "families": (
-                "one measured CPU" if len(machines) == 1 else f"{len(machines)} measured CPUs",
-            ),
+            "families": ("one measured CPU" if count == 1 else f"{count} measured CPUs",),
             "environment": None,
             "rates": None,
             "coefficients": coefficients_of(

@@ -69,6 +69,8 @@ BARS: dict[tuple[str, str], Bar] = {
     ("cpu-hard-wider", "latency"): HARD,
     ("cpu-hard-larger-batch", "latency"): HARD,
     ("cpu-memory", "peak-memory"): Bar(median=0.03),
+    ("unseen-cpu-fp32", "latency"): FAMILY,
+    ("unseen-cpu-fp32-4", "latency"): FOUR,
     ("timm-rtx3090-to-rtx4090", "latency"): TIMM,
     ("timm-rtx4090-to-rtx3090", "latency"): TIMM,
     ("timm-rtx3090-to-rtx4090-4", "latency"): FOUR,

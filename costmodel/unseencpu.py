@@ -1,7 +1,8 @@
 """One measured CPU predicted by others, as who has not measured it would ask. Pure.
 
-What is known of the target is what fixed kernels give in a minute: its peak and its copying. The class
-is made of the other machines alone, so neither its spread nor its coefficients have seen the target.
+What is known of the target is what its fixed kernels reached, its peak and its copying (medians over
+its sessions), then four timings of one run each, over the calibration kernel beside them. The class is
+made of the other machines alone: neither its coefficients nor its spread have seen the target.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +18,9 @@ from costmodel.reach import machine_seen
 from costmodel.transfer import forecast
 from domain.device import DeviceSpec
 from domain.fit import Fit, HeldOut, ValidationRow
+from domain.measurement import Measurement
 from domain.prediction import Refusal
+from domain.statistics import median
 
 UNSEEN_CPU = "unseen-cpu"
 ANCHORS = 4
@@ -66,6 +69,10 @@ def _answers(split: str, points: Points, target: Fit, known: Sequence[Fit]) -> I
             )
 
 
+def _timing(run: Measurement) -> Timing:
+    return Timing(workload=run.workload, seconds=median(run.samples_s))
+
+
 def _device(points: Points, point: str, target: Fit) -> DeviceSpec:
     run = points[point][0]
     return machine_seen(target.device_id, run.environment, run.rates, target.taken_on)
@@ -86,9 +93,7 @@ def _after_timings(
     for number in range(draws):
         random = np.random.default_rng([SEED, number])
         timed = random.choice(list(own), ANCHORS, replace=False)
-        timings = [
-            Timing(workload=own[point][0].workload, seconds=whole_s(own[point])) for point in timed
-        ]
+        timings = [_timing(own[point][int(random.integers(len(own[point])))]) for point in timed]
         fits = fits_with(timings, _device(own, timed[0], target), known)
         others = {point: runs for point, runs in own.items() if point not in timed}
         split = f"{UNSEEN_CPU}-{precision}-{ANCHORS}.{name}"

@@ -222,7 +222,7 @@ def _points_of(sweeps: Iterable[Sequence[Measurement]]) -> Points:
 
 
 def _named(judged: Judged, name: str) -> Judged:
-    return judged.model_copy(update={"split": f"{judged.split}.{name}"})
+    return type(judged)(**{**dict(judged), "split": f"{judged.split}.{name}"})
 
 
 def own_accuracy(

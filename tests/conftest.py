@@ -1,7 +1,7 @@
 """Hypothesis profiles: dev by default, ci and thorough through `HYPOTHESIS_PROFILE`.
 
 Tests see the committed results and none of this machine's own: what somebody has measured and fitted
-here changes no answer of theirs, and nothing that they write lies among it.
+here changes no answer of theirs, and what they write as their own results does not lie among it.
 """
 
 import atexit

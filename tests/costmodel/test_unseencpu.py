@@ -95,15 +95,21 @@ def test_a_machine_alone_is_judged_by_nobody(journals, fits):
 
 
 FIT = fit_machine(journal_of(), "test")
+COUNT = len(FIT.coefficients)
 
 
-@given(st.lists(st.floats(-0.5, 0.5), min_size=2, max_size=5))
-def test_a_class_lies_amid_its_machines_and_is_as_unsure_as_they_differ(apart):
+@given(
+    st.lists(st.lists(st.floats(-0.5, 0.5), min_size=COUNT, max_size=COUNT), min_size=2, max_size=5)
+)
+def test_a_class_lies_amid_its_machines_and_is_as_unsure_as_they_are_or_differ(apart):
     machines = [with_values(FIT, logs_of(FIT) + each) for each in apart]
     spoken = class_of_machines(machines)
-    assert logs_of(spoken) == pytest.approx(logs_of(FIT) + np.mean(apart))
-    grown = np.array(spoken.covariance) - np.array(FIT.covariance)
-    assert grown == pytest.approx(np.full(grown.shape, np.var(apart, ddof=1)), abs=1e-9)
+    assert logs_of(spoken) == pytest.approx(logs_of(FIT) + np.mean(apart, axis=0))
+    own, told = np.array(FIT.covariance), np.array(spoken.covariance)
+    further = (1 + 1 / len(apart)) * np.var(apart, axis=0, ddof=1)
+    assert np.diag(told) == pytest.approx(np.maximum(np.diag(own), further))
+    # What one is unsure of together stays so; that they differ in two says nothing of the two.
+    assert told - np.diag(np.diag(told)) == pytest.approx(own - np.diag(np.diag(own)))
     assert spoken.points == len(machines) * FIT.points
 
 
