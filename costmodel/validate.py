@@ -200,12 +200,12 @@ def unseen_cpu_accuracy() -> Accuracy:
     }
     stored = reference_fits()
     return unseen_cpu_rows(
-        machines, {name: _fit_of(points, stored) for name, points in machines.items()}
+        machines, {name: fit_of(points, stored) for name, points in machines.items()}
     )
 
 
-def _fit_of(points: Points, fits: Sequence[Fit]) -> Fit:
-    """The fit of the machine of `points`, of most threads and, among those, of fp32."""
+def fit_of(points: Points, fits: Sequence[Fit]) -> Fit:
+    """The fit of the machine of `points`: of most threads and, among those, of fp32. Raises Complaint."""
     machine = next(iter(points.values()))[0].environment.machine_id
     own = [fit for fit in fits if fit.environment is not None and fit.device_id == machine]
     if not own:

@@ -2,9 +2,11 @@ import os
 
 import pytest
 
-from costmodel.validate import Accuracy, made
+from costmodel.points import usable_points
+from costmodel.validate import Accuracy, fit_of, made
 from domain.complaint import Complaint
 from domain.fit import ValidationRow
+from domain.store import read_journal, reference_fits, reference_journal, reference_sweeps
 
 
 def row(split: str) -> ValidationRow:
@@ -55,3 +57,21 @@ def test_a_complaint_comes_out_of_a_process_as_it_is(workers):
 def test_a_process_that_was_ended_is_a_sentence():
     with pytest.raises(Complaint, match=r"ended from outside.*--workers 1"):
         made([first, ended], workers=2)
+
+
+def test_the_committed_machines_come_by_name_and_have_the_same_sweeps():
+    sweeps = reference_sweeps()
+    assert list(sweeps) == ["zen3", "zen4"]
+    assert reference_journal().parent == sweeps["zen3"][2]
+    for folders in sweeps.values():
+        assert [folder.name for folder in folders] == ["1-a", "1-b", "2-a", "2-b"]
+
+
+def test_a_machine_is_spoken_for_by_its_own_fit_of_most_threads_in_fp32():
+    points = usable_points(read_journal(reference_journal()))
+    fit = fit_of(points, reference_fits())
+    assert fit.environment is not None
+    assert (fit.environment.threads, fit.precisions) == (2, ("fp32",))
+    assert fit.device_id == next(iter(points.values()))[0].environment.machine_id
+    with pytest.raises(Complaint, match="no committed fit of cpu-"):
+        fit_of(points, [each for each in reference_fits() if each.device_id != fit.device_id])
