@@ -150,13 +150,15 @@ def _of_savings(contents: ReportContents, say: Say) -> Iterator[str]:
 def _of_accuracy(contents: ReportContents, say: Say) -> Iterator[str]:
     if isinstance(contents.validation, Absent):
         return
-    # For each tier the row that rests on the most points, whole latencies before parts of them.
-    widest: dict[str, ValidationRow] = {}
-    for row in sorted(
-        contents.validation.value.rows, key=lambda row: (row.quantity == "latency", row.n)
-    ):
-        widest[row.tier] = row
-    for row in widest.values():
+    tiers: dict[str, list[ValidationRow]] = {}
+    for row in contents.validation.value.rows:
+        tiers.setdefault(row.tier, []).append(row)
+    for rows in tiers.values():
+        # Whole latencies before parts of them, a measured machine (its noise is known) before what
+        # others published, then what rests on the most points.
+        row = max(
+            rows, key=lambda row: (row.quantity == "latency", row.noise_floor is not None, row.n)
+        )
         yield say(
             "head.found_accuracy",
             quantity=quantity_name(row.quantity, say),

@@ -163,6 +163,19 @@ def test_any_one_part_may_be_missing(name, language):
     assert any("x is damaged" in words for words in page.words)
 
 
+def test_what_stands_out_of_accuracy_is_the_measured_machine_before_what_others_published():
+    full = records.full_contents()
+    assert isinstance(full.validation, Found)
+    own = full.validation.value.rows[0]
+    published = own.model_copy(update={"split": "published", "n": 900, "noise_floor": None})
+    stages = own.model_copy(update={"split": "stages", "n": 901, "quantity": "stage-latency"})
+    rows = (published, own.model_copy(update={"split": "fewer", "n": own.n - 1}), own, stages)
+    told = full.validation.value.model_copy(update={"rows": rows})
+    page = Page(html_of(replace(full, validation=records.found(told)), "en"))
+    [found] = [words for words in page.words if words.startswith("Held-out latency (")]
+    assert f"({own.split})" in found
+
+
 def test_reference_results_are_called_reference():
     reference = records.found(records.measurements(), is_reference=True)
     html = html_of(replace(records.full_contents(), measurements=reference), "en")
