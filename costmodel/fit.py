@@ -13,7 +13,6 @@ from domain.catalogue import devices, published
 from domain.fit import Fit
 from domain.shell import emit, format_named, run_shell, warn
 from domain.store import (
-    COMPACT_JOURNAL,
     newest_journal,
     read_journal,
     reference_root,
@@ -48,12 +47,10 @@ def fit(
     if from_published:
         fits: tuple[Fit, ...] = fits_of_published(published(), devices(), f"{made_by} --published")
     else:
-        paths = (
-            list(reference_sweeps().values())
-            if reference and journal is None
-            else [(newest_journal(journal),)]
+        asked: list[tuple[Path | None, ...]] = (
+            list(reference_sweeps().values()) if reference and journal is None else [(journal,)]
         )
-        machines = [_fits_of(each, made_by) for each in paths]
+        machines = [_fits_of(each, made_by) for each in asked]
         fits = tuple(each for machine in machines for each in machine)
         if reference:
             # What other CPUs are told rests on one setting of each, the first.
@@ -64,9 +61,9 @@ def fit(
     emit(rendered(list(_rows(fits)), shape), output)
 
 
-def _fits_of(paths: Sequence[Path], made_by: str) -> tuple[Fit, ...]:
-    """The fits of one machine, from journals or folders of them; what was left out is said."""
-    journals = [path / COMPACT_JOURNAL if path.is_dir() else path for path in paths]
+def _fits_of(asked: Sequence[Path | None], made_by: str) -> tuple[Fit, ...]:
+    """The fits of one machine, from journals as `--journal` names them; what was left out is said."""
+    journals = [newest_journal(path) for path in asked]
     measurements = [run for path in journals for run in read_journal(path)]
     fits, left_out = fit_machines(measurements, made_by)
     for sentence in (*map(unread_tail, journals), *left_out):

@@ -5,8 +5,16 @@ import pytest
 from costmodel.points import usable_points
 from costmodel.validate import Accuracy, fit_of, made
 from domain.complaint import Complaint
-from domain.fit import ValidationRow
-from domain.store import read_journal, reference_fits, reference_journal, reference_sweeps
+from domain.fit import Fit, ValidationRow
+from domain.store import (
+    REFERENCE_FIT,
+    load,
+    read_journal,
+    reference_fits,
+    reference_journal,
+    reference_root,
+    reference_sweeps,
+)
 
 
 def row(split: str) -> ValidationRow:
@@ -70,6 +78,8 @@ def test_the_committed_machines_come_by_name_and_have_the_same_sweeps():
 def test_a_machine_is_spoken_for_by_its_own_fit_of_most_threads_in_fp32():
     points = usable_points(read_journal(reference_journal()))
     fit = fit_of(points, reference_fits())
+    # What a report shows beside that machine's journal.
+    assert fit == load(reference_root() / REFERENCE_FIT, Fit)
     assert fit.environment is not None
     assert (fit.environment.threads, fit.precisions) == (2, ("fp32",))
     assert fit.device_id == next(iter(points.values()))[0].environment.machine_id
