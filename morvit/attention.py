@@ -64,18 +64,20 @@ class Packed:
     """Tokens of all images in one matrix, image after image, those of equal length beside each other.
 
     `order` says which image of the batch lies at each place, `None` where they lie in their order.
+    The last rows, `filling`, are of no image.
     """
 
     groups: Groups
     order: tuple[int, ...] | None
     batch: int
+    filling: int = 0
 
     def __call__(self, queries: Heads, keys: Heads, values: Heads) -> Heads:
         """Each token to those of its image: a call for each length, or one ragged call on a GPU."""
         if has_ragged_kernel(queries):
             return self._ragged(queries, keys, values)
         parts = zip(*(self._parts(each) for each in (queries, keys, values)), strict=True)
-        return _joined([mixed(*heads) for heads in parts])
+        return _joined([mixed(*heads) for heads in parts], self.filling)
 
     def remembered(self, keys: Heads, values: Heads) -> Memory:
         """Image by image, filled up to the longest where they differ."""
@@ -103,14 +105,15 @@ class Packed:
         """Each token to those of its image that are remembered: a call for each image that differs."""
         if memory.lengths is None and len(self.groups) == 1 and self.order is None:
             [whole] = self._parts(queries)
-            return mixed(whole, memory.keys, memory.values, memory.visible).flatten(0, 1)
+            attended = mixed(whole, memory.keys, memory.values, memory.visible)
+            return _joined([attended], self.filling)
         outputs, first = [], 0
         for image, length in self._images_and_lengths():
             seen = None if memory.lengths is None else memory.lengths[image]
             keys, values = (each[image : image + 1, :seen] for each in (memory.keys, memory.values))
             outputs.append(mixed(queries[None, first : first + length], keys, values))
             first += length
-        return _joined(outputs)
+        return _joined(outputs, self.filling)
 
     def _images_and_lengths(self) -> list[tuple[int, int]]:
         lengths = [length for count, length in self.groups for _ in range(count)]
@@ -119,7 +122,7 @@ class Packed:
     def _parts(self, matrix: Heads) -> Sequence[Tensor]:
         # One rectangle for each group: (images, tokens of each, heads, head_width).
         rows = [count * length for count, length in self.groups]
-        parts = torch.split(matrix, rows)
+        parts = torch.split(matrix[: sum(rows)], rows)
         return [
             part.view(*group, *matrix.shape[1:])
             for part, group in zip(parts, self.groups, strict=True)
@@ -166,6 +169,8 @@ def mixed(
     return result.transpose(1, 2)
 
 
-def _joined(parts: Sequence[Tensor]) -> Heads:
+def _joined(parts: Sequence[Tensor], filling: int = 0) -> Heads:
     rows = [part.flatten(0, 1) for part in parts]
+    if filling:
+        rows.append(rows[0].new_zeros(filling, *rows[0].shape[1:]))
     return torch.cat(rows) if len(rows) > 1 else rows[0]

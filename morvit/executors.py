@@ -6,13 +6,14 @@ only. All give the same state for the same routing.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn import functional
 
 from domain.record import Executor
 from morvit.attention import Attend, Packed, Together
@@ -51,6 +52,26 @@ class Ran:
 Run = Callable[[Block, Float[Tensor, "batch tokens width"], Going], Ran]
 
 
+def rows_computed(rows: int, like: Tensor) -> int:
+    """So many rows at least, of few different numbers where each number costs a kernel of its own.
+
+    A CPU's products in half precision are built for one number of rows (oneDNN primitives): a new one
+    takes half a millisecond, as long as the product itself at width 384 and 100 rows, and 1,024 are
+    kept. Thirty-two numbers to every doubling: from 128 rows on at most one in 32 is computed in vain.
+
+    >>> like = torch.zeros(1, dtype=torch.bfloat16)
+    >>> [rows_computed(rows, like) for rows in (0, 1, 120, 121, 197, 6304)]
+    [0, 4, 120, 124, 200, 6400]
+    >>> rows_computed(121, like.float())
+    121
+    """
+    is_half = like.dtype in (torch.float16, torch.bfloat16)
+    if like.device.type != "cpu" or not (is_half or torch.is_autocast_enabled("cpu")):
+        return rows
+    step = max(4, 2 ** ((rows - 1).bit_length() - 6))
+    return -(-rows // step) * step
+
+
 def gated(
     before: Float[Tensor, "*rows width"],
     after: Float[Tensor, "*rows width"],
@@ -77,15 +98,21 @@ def packed(block: Block, state: Float[Tensor, "batch tokens width"], going: Goin
 
     Images lie in the matrix by their number of tokens, so that those alike share one attention
     call without a copy. An image without active tokens is not in it. Where the host knows that all
-    have as many, the matrix is a rectangle.
+    have as many, the matrix is a rectangle. It has `rows_computed`.
     """
-    if going.each is not None:
-        return _rectangle(block, state, going, going.each)
-    lengths: list[int] = going.active.sum(dim=1).tolist()  # shapes depend on data: a wait
-    rows, attend = _by_length(going.active, lengths)
+    batch, tokens, _ = state.shape
+    each = going.each
+    if each is not None and (each == tokens or rows_computed(batch * each, state) == batch * each):
+        return _rectangle(block, state, going, each)
+    if each is None:
+        lengths: list[int] = going.active.sum(dim=1).tolist()  # shapes depend on data: a wait
+        rows, attend = _by_length(going.active, lengths)
+    else:
+        rows, attend = _places(going.active, batch * each), Packed(((batch, each),), None, batch)
     if not attend.groups:
         return _unmoved(state, rows)
-    return _on_rows(block, state, going, rows, attend)
+    filling = rows_computed(len(rows), state) - len(rows)
+    return _on_rows(block, state, going, rows, replace(attend, filling=filling), filling)
 
 
 def capacity(block: Block, state: Float[Tensor, "batch tokens width"], going: Going) -> Ran:
@@ -110,6 +137,7 @@ def padded(block: Block, state: Float[Tensor, "batch tokens width"], going: Goin
     batch, tokens, _ = state.shape
     lengths = going.active.sum(dim=1)
     longest = int(lengths.max()) if going.each is None else going.each
+    longest = min(rows_computed(longest, state), tokens)
     # Active tokens first, in their order; what comes after them only fills.
     order = going.active.int().argsort(dim=1, descending=True, stable=True)[:, :longest]
     places = order + tokens * torch.arange(batch, device=state.device).unsqueeze(1)
@@ -159,11 +187,13 @@ def _on_rows(
     going: Going,
     rows: Int[Tensor, " rows"],
     attend: Attend,
+    filling: int = 0,
 ) -> Ran:
     flat = state.flatten(0, 1)
-    gathered = flat.index_select(0, rows)
+    filled = functional.pad(rows, (0, filling)) if filling else rows
+    gathered = flat.index_select(0, filled)
     gates = going.gate.flatten().index_select(0, rows)
-    updated = gated(gathered, block(gathered, attend), gates)
+    updated = gated(gathered[: len(rows)], block(gathered, attend)[: len(rows)], gates)
     return Ran(state=_written(state, rows, updated, going.into), moved=updated, rows=rows)
 
 

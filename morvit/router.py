@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from domain.architecture import ROUTER_HIDDEN, Architecture
 from domain.routing import capacities_of_budget, default_capacities, kept_of
+from morvit.executors import rows_computed
 
 Selection = Literal["top-k", "threshold"]
 
@@ -174,9 +175,12 @@ class Scores(nn.Linear):
         """Scores of all patches, zero for those that the last recursion did not move."""
         batch, tokens, _ = seen.state.shape
         features = self._features(seen)
+        rows = len(features)
+        if seen.rows is not None and (filling := rows_computed(rows, features) - rows):
+            features = functional.pad(features, (0, 0, 0, filling))
         if self.hidden is not None:
             features = functional.gelu(self.hidden(features))
-        scores = self(features)
+        scores = self(features)[:rows]
         if seen.rows is not None:
             everywhere = scores.new_zeros(batch * tokens, scores.shape[-1])
             scores = everywhere.index_copy(0, seen.rows, scores)

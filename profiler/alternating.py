@@ -83,7 +83,14 @@ def _attempt(
     def timed(side: Side, subject: Subject) -> Timed:
         show = Rotation(subject)
         with subject.quietly():
-            warmup = warm_up(show.next, len(subject.batches), show.first, clock, settings)
+            warmup = warm_up(
+                show.next,
+                len(subject.batches),
+                show.first,
+                clock,
+                settings,
+                each=subject.builds_kernels,
+            )
         inner = inner_loop(warmup, settings)
         delay_s = side.slowdown * median(warmup.samples_s[-WARM_PASSES:])
 

@@ -159,7 +159,8 @@ def expected_s(point: PlannedPoint, settings: Settings) -> float:
     one_s = pass_s(point)
     rotation = rotation_of(point.batch)
     passes = rotation + settings.least_warmups
-    warmup_s = min(settings.most_warmup_s, max(settings.least_warmup_s, passes * one_s))
+    most_warmup_s = settings.most_warmup_s + _each_batch_s(point)
+    warmup_s = min(most_warmup_s, max(settings.least_warmup_s, passes * one_s))
     least_s = max(settings.least_s, settings.least_samples * (one_s + KERNEL_S))
     samples_s = (min(settings.most_s, least_s) + settings.most_s) / 2
     pairs_s = max(rotation, settings.least_pairs) * 2 * (one_s + KERNEL_S)
@@ -170,8 +171,15 @@ def most_s(point: PlannedPoint, settings: Settings) -> float:
     """Seconds that one run of a point takes at most, if no pass is longer than its budget."""
     one_s = pass_s(point)
     spent = settings.most_warmup_s + settings.most_s + settings.most_pairs_s
+    spent += _each_batch_s(point)
     # The last pass of each may begin just before the time is up.
     return spent + 3 * one_s + BESIDE_S
+
+
+def _each_batch_s(point: PlannedPoint) -> float:
+    """Seconds of running each batch once, where that has no limit: see `Subject.builds_kernels`."""
+    is_half = BYTES_OF[point.precision] < BYTES_OF["fp32"]
+    return rotation_of(point.batch) * pass_s(point) if is_half else 0.0
 
 
 def minutes_up(seconds: float) -> int:

@@ -113,7 +113,9 @@ def _attempt(
     show, kernel, stages = Rotation(subject), CalibrationKernel(kind), STAGE_CLOCKS[kind](clock)
     kernel()
     with Lookout(meter, clock, kind, threads) as lookout:
-        warmup = warm_up(show.next, batches, show.first, clock, settings)
+        warmup = warm_up(
+            show.next, batches, show.first, clock, settings, each=subject.builds_kernels
+        )
         inner = inner_loop(warmup, settings, batches)
         lookout.begin()
         clean = sample(show.next, kernel, batches, inner, clock, settings)

@@ -174,20 +174,24 @@ def is_steady(samples_s: Sequence[float], tolerance: float = 0.05) -> bool:
     return not starts_slow and bool(np.all(np.abs(first - second) <= tolerance * second))
 
 
-def warm_up(run: Run, rotation: int, same: Run, clock: Clock, settings: Settings) -> Warmup:
+def warm_up(
+    run: Run, rotation: int, same: Run, clock: Clock, settings: Settings, *, each: bool = False
+) -> Warmup:
     """Run each batch once (`run`), then the `same` batch until its last passes are steady.
 
     Batches differ in work, so only passes on one batch can say whether the machine is steady. At
-    `most_warmup_s` it goes on as it is.
+    `most_warmup_s` it goes on as it is: unless told that `each` batch must have run, however long
+    that takes, half of it is for batches and half for the one.
     """
     laps = Laps(clock)
     samples: list[float] = []
-    while len(samples) < rotation and laps.elapsed_s < settings.most_warmup_s / 2:
+    while len(samples) < rotation and (each or laps.elapsed_s < settings.most_warmup_s / 2):
         laps.start()
         run()
         samples.append(laps.lap().wall_s)
     alike: list[float] = []
-    while laps.elapsed_s < settings.most_warmup_s or len(alike) < 2:
+    until_s = laps.elapsed_s + settings.most_warmup_s / 2 if each else settings.most_warmup_s
+    while laps.elapsed_s < until_s or len(alike) < 2:
         laps.start()
         same()
         alike.append(laps.lap().wall_s)

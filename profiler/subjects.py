@@ -50,6 +50,11 @@ class Subject:
     counts: tuple[tuple[int, ...], ...]
     is_uniform: bool
 
+    @property
+    def builds_kernels(self) -> bool:
+        """Whether a batch of another size is slow once: `morvit.executors.rows_computed` says why."""
+        return self.point.precision in HALF and not self.batches[0].is_cuda
+
     def run(self, index: int, mark: Callable[[str], None] | None = None) -> Tensor:
         """One pass on the batch at `index` of the rotation: its logits. Call it under `quietly`."""
         return self.output(index, mark).logits

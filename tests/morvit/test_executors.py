@@ -2,10 +2,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from morvit import attention
+from morvit import attention, executors
+from morvit import router as routers
 from morvit.attention import Memory, Packed, Together
-from morvit.executors import EXECUTORS, Going, executor_named, gated
+from morvit.executors import EXECUTORS, Going, executor_named, gated, rows_computed
 from morvit.router import Orders
 from tests.morvit.networks import (
     changed,
@@ -210,3 +212,56 @@ def test_keys_and_values_of_a_gpu_go_through_one_ragged_call(monkeypatch):
     heads = torch.randn(5, 2, 8).bfloat16()
     Packed(((1, 2), (1, 3)), None, 2)(heads, heads, heads)
     assert asked == {"ends": [0, 2, 5], "longest": 3}
+
+
+@given(st.integers(0, 10_000), st.sampled_from([torch.float16, torch.bfloat16]))
+def test_few_numbers_of_rows_are_computed_in_half_precision_and_few_rows_in_vain(rows, dtype):
+    like = torch.zeros(1, dtype=dtype)
+    computed = rows_computed(rows, like)
+    assert rows <= computed <= max(rows + 3, rows * 33 / 32)
+    assert rows_computed(computed, like) == computed
+    assert rows_computed(rows, like.float()) == rows == rows_computed(rows, like.to("meta"))
+    if rows > 128:
+        assert len({rows_computed(each, like) for each in range(rows, 2 * rows)}) <= 33
+
+
+@given(st.data(), routed_architectures(), st.sampled_from(["padded", "packed"]))
+@settings(max_examples=60)
+def test_rows_that_only_fill_change_nothing(data, architecture, executor):
+    """Every product sees a multiple of eight rows; in double, where no choice is a matter of rounding."""
+    imposed = data.draw(imposable_counts(architecture))
+    model, images = in_double(network(architecture), pictures(len(imposed), architecture))
+    orders = Orders(imposed=imposed)
+    masked = model(images, executor="masked", orders=orders)
+    with pytest.MonkeyPatch.context() as patched:
+        for module in (executors, routers):
+            patched.setattr(module, "rows_computed", lambda rows, like: -(-rows // 8) * 8)
+        other = model(images, executor=executor, orders=orders)
+    assert torch.equal(masked.depths, other.depths)
+    torch.testing.assert_close(other.logits, masked.logits, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("executor", ["padded", "packed"])
+@pytest.mark.parametrize("images", [1, 3])
+def test_products_in_half_precision_see_few_numbers_of_rows(executor, images):
+    architecture = changed(image_size=28, router="expert-choice", router_shape="mlp")
+    model, tokens = network(architecture).bfloat16(), architecture.tokens
+    shown = pictures(images, architecture).bfloat16()
+    seen: set[int] = set()
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            if function is torch.ops.aten.linear.default:
+                seen.add(args[0].numel() // args[0].shape[-1])
+            return function(*args, **(kwargs or {}))
+
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        counts = torch.randint(1, tokens + 1, (images, 3), generator=generator)
+        orders = Orders(imposed=counts.sort(dim=1, descending=True).values)
+        with torch.inference_mode(), Watch():
+            model(shown, executor=executor, orders=orders)
+    few = {images, *(rows_computed(rows, shown) for rows in range(images * tokens))}
+    few |= {images * min(rows_computed(each, shown), tokens) for each in range(tokens + 1)}
+    assert len(seen) > 10
+    assert seen <= few

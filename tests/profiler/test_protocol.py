@@ -79,6 +79,15 @@ def test_warmup_on_a_slow_batch_still_runs_two_alike():
     assert len(warmup.samples_s) == 3
 
 
+def test_warmup_shows_each_batch_where_told_to_and_then_still_looks_for_steadiness():
+    shown = []
+    warmup = warm_up(
+        lambda: shown.append(1), 9, nothing, clock_of([*[0.5] * 9, *QUIET]), QUICK, each=True
+    )
+    assert len(shown) == 9
+    assert warmup.is_steady
+
+
 def test_a_trend_is_not_steady():
     assert not is_steady([1.0 * 0.95**place for place in range(20)])
 
