@@ -98,15 +98,18 @@ def packed(block: Block, state: Float[Tensor, "batch tokens width"], going: Goin
 
     Images lie in the matrix by their number of tokens, so that those alike share one attention
     call without a copy. An image without active tokens is not in it. Where the host knows that all
-    have as many, the matrix is a rectangle. It has `rows_computed`.
+    have as many, the matrix is a rectangle. It has `rows_computed`. Where no token stays behind,
+    nothing is moved.
     """
     batch, tokens, _ = state.shape
     each = going.each
-    if each is not None and (each == tokens or rows_computed(batch * each, state) == batch * each):
-        return _rectangle(block, state, going, each)
     if each is None:
         lengths: list[int] = going.active.sum(dim=1).tolist()  # shapes depend on data: a wait
+        if min(lengths, default=0) == tokens:
+            return _rectangle(block, state, going, tokens)
         rows, attend = _by_length(going.active, lengths)
+    elif each == tokens or rows_computed(batch * each, state) == batch * each:
+        return _rectangle(block, state, going, each)
     else:
         rows, attend = _places(going.active, batch * each), Packed(((batch, each),), None, batch)
     if not attend.groups:
@@ -136,7 +139,11 @@ def padded(block: Block, state: Float[Tensor, "batch tokens width"], going: Goin
     """Every image filled up to the longest of the batch; what fills is computed and thrown away."""
     batch, tokens, _ = state.shape
     lengths = going.active.sum(dim=1)
-    longest = int(lengths.max()) if going.each is None else going.each
+    shortest, longest = (
+        torch.stack(lengths.aminmax()).tolist() if going.each is None else (going.each,) * 2
+    )
+    if shortest == tokens:
+        return _rectangle(block, state, going, tokens)
     longest = min(rows_computed(longest, state), tokens)
     # Active tokens first, in their order; what comes after them only fills.
     order = going.active.int().argsort(dim=1, descending=True, stable=True)[:, :longest]

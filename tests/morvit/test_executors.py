@@ -265,3 +265,20 @@ def test_products_in_half_precision_see_few_numbers_of_rows(executor, images):
     few |= {images * min(rows_computed(each, shown), tokens) for each in range(tokens + 1)}
     assert len(seen) > 10
     assert seen <= few
+
+
+@pytest.mark.parametrize("executor", ["padded", "packed"])
+def test_where_no_token_stays_behind_none_is_moved(executor):
+    state = torch.randn(2, 3, 4)
+    seen = []
+
+    def block(rows, attend):
+        seen.append(rows is state)
+        return rows + 1
+
+    result = EXECUTORS[executor](
+        block, state, Going(active=torch.ones(2, 3, dtype=torch.bool), gate=torch.ones(2, 3))
+    )
+    assert seen == [True]
+    assert result.rows is None
+    torch.testing.assert_close(result.state, state + 1)
