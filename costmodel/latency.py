@@ -1,8 +1,8 @@
 """Seconds from work: one equation per kind of operator, smooth maxima, vectorised over operators.
 
-    operator   g = calls·t + (C³ + M³)^⅓         arithmetic C, traffic M, launch t
+    operator   g = n·t + (C³ + M³)^⅓             arithmetic C, traffic M, n plain calls of t
     stage      G = Σ g + t_stage                 on a CPU, which dispatches as it computes
-               ((ΣG)³ + (ΣH)³)^⅓ + t_stage       on a GPU, whose host runs ahead: H = calls·t
+               ((ΣG)³ + (ΣH)³)^⅓ + t_stage       on a GPU, whose host runs ahead: H = n·t
 
 Efficiencies are shares of a device's dense peak and memory bandwidth, so that what was learned on
 one device can be carried to another of its class. A coefficient is a number, or one number a group
@@ -26,7 +26,7 @@ IS_ATTENTION = np.array([kind == "attention" for kind in KINDS])
 # Which are split over threads by their number of elements, and how many one thread takes at least.
 IS_SPLIT = np.array([kind in ("activation", "elementwise", "gather") for kind in KINDS])
 GRAIN = 32_768
-# Which efficiency divides the bandwidth, and which launch time counts, for each kind.
+# Which efficiency divides the bandwidth, and what a launch costs, for each kind.
 STREAM_OF: dict[Kind, str] = {
     "gemm": "traffic_efficiency",
     "convolution": "traffic_efficiency",
@@ -36,19 +36,22 @@ STREAM_OF: dict[Kind, str] = {
     "elementwise": "elementwise_efficiency",
     "gather": "gather_efficiency",
 }
-LAUNCH_OF: dict[Kind, str] = {
-    "gemm": "call_s",
-    "convolution": "convolution_call_s",
-    "attention": "attention_call_s",
-    "norm": "call_s",
-    "activation": "call_s",
-    "elementwise": "call_s",
-    "gather": "gather_call_s",
+# In plain calls of `call_s`: what launching costs is the host's doing, whatever it launches.
+PLAIN = "plain_calls"
+CALLS_OF: dict[Kind, str] = {
+    "gemm": PLAIN,
+    "convolution": "convolution_calls",
+    "attention": "attention_calls",
+    "norm": PLAIN,
+    "activation": PLAIN,
+    "elementwise": PLAIN,
+    "gather": "gather_calls",
 }
 
 # name: (unit, prior median on a GPU, on a CPU, prior log sd). The medians are what measured
 # networks and kernels of the class reach (costs of launches: several microseconds a kernel in eager
-# mode; shares of the dense peak: some 0.6 to 0.85 for large matrix products); the fit moves them.
+# mode, of an operator that is several kernels as many times that; shares of the dense peak: some 0.6
+# to 0.85 for large matrix products); the fit moves them.
 # A size at which half of the rate is reached smooths tiles and waves; where it is far below the
 # sizes that occur it has no effect.
 COEFFICIENTS: dict[str, tuple[str, float, float, float]] = {
@@ -67,9 +70,9 @@ COEFFICIENTS: dict[str, tuple[str, float, float, float]] = {
     "gather_efficiency": ("share of bandwidth", 0.5, 0.3, 0.5),
     "cache_reach": ("cache sizes", 1.0, 1.0, 0.3),
     "call_s": ("s", 6e-6, 5e-6, 1.0),
-    "attention_call_s": ("s", 6e-6, 1e-5, 1.0),
-    "gather_call_s": ("s", 6e-6, 1e-5, 1.0),
-    "convolution_call_s": ("s", 1e-5, 1e-4, 1.5),
+    "attention_calls": ("calls", 1.0, 2.0, 0.5),
+    "gather_calls": ("calls", 1.0, 2.0, 0.5),
+    "convolution_calls": ("calls", 1.7, 20.0, 1.0),
     "stage_s": ("s", 2e-5, 2e-5, 0.4),
 }
 
@@ -189,7 +192,9 @@ def operator_s(work: Work, rates: Rates, coefficients: Coefficients) -> Array:
 
 def launch_s(work: Work, coefficients: Coefficients) -> Array:
     """Seconds that launching each operator's calls takes."""
-    return np.asarray(work.calls * _of_kind(work, _by_operator(work, coefficients), LAUNCH_OF))
+    each = _by_operator(work, coefficients)
+    plain = _of_kind(work, {**each, PLAIN: 1.0}, CALLS_OF)
+    return np.asarray(work.calls * each["call_s"] * plain)
 
 
 def group_s(work: Work, rates: Rates, coefficients: Coefficients) -> Array:

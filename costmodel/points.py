@@ -15,6 +15,9 @@ from domain.statistics import median, stage_medians
 
 Points = Mapping[str, Sequence[Measurement]]
 
+# Beliefs about `kernel_share` before runs are seen, and how far the median of a run is believed.
+SHARE_SD, RUN_LOG_SD = 0.25, 0.03
+
 
 class TooFewPoints(AllFailed):
     """Nothing can be fitted from so little."""
@@ -80,14 +83,16 @@ def machine_key(environment: Environment) -> str:
 
 
 def at_typical_speed(measurements: Sequence[Measurement]) -> list[Measurement]:
-    """Each sample over the calibration kernel that ran beside it, times the kernel's median.
+    """Each sample at the typical speed of the calibration kernel that ran beside it.
 
-    A shared machine drifts by tens of per cent in minutes, and the kernel drifts with it: the ratio
-    repeats better than the seconds. Records without a kernel beside every sample stay as they are.
-    The rates of sessions, measured at one moment each, become their medians.
+    A shared machine drifts by tens of per cent in minutes, and the kernel drifts with it, sometimes more
+    than the networks do: sample · (typical kernel / kernel)^`kernel_share` repeats better than the
+    seconds. Records without a kernel beside every sample stay as they are. The rates of sessions,
+    measured at one moment each, become their medians.
     """
     kernels = [seconds for each in measurements for seconds in each.calibration_s]
     typical_s = median(kernels) if kernels else 0.0
+    share = kernel_share(measurements)
     rates = typical_rates([each.rates for each in measurements])
     return [
         Measurement(
@@ -95,15 +100,40 @@ def at_typical_speed(measurements: Sequence[Measurement]) -> list[Measurement]:
                 **dict(each),
                 "rates": rates,
                 "samples_s": tuple(
-                    sample * typical_s / kernel
+                    sample * (typical_s / kernel) ** share
                     for sample, kernel in zip(each.samples_s, each.calibration_s, strict=True)
                 )
-                if len(each.calibration_s) == len(each.samples_s)
+                if has_kernels(each)
                 else each.samples_s,
             }
         )
         for each in measurements
     ]
+
+
+def has_kernels(measurement: Measurement) -> bool:
+    """Whether the calibration kernel ran beside every sample."""
+    return len(measurement.calibration_s) == len(measurement.samples_s)
+
+
+def kernel_share(measurements: Iterable[Measurement]) -> float:
+    """How far batches go along with the kernel when the machine's speed wanders: 0 not at all, 1 as far.
+
+    The slope of log batch on log kernel, medians of runs within points, believed to be 1 ±
+    `SHARE_SD` before the runs are seen. On two threads of a shared machine the kernel, which is short,
+    waits longer for its second core than a network does.
+    """
+    runs_of: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for each in measurements:
+        if has_kernels(each):
+            kernel, batch = median(each.calibration_s), median(each.samples_s)
+            runs_of[name_of(each)].append((math.log(kernel), math.log(batch)))
+    along, across = 1.0 / SHARE_SD**2, 1.0 / SHARE_SD**2
+    for runs in runs_of.values():
+        kernel, batch = (np.array(runs) - np.mean(runs, axis=0)).T
+        along += float(kernel @ batch) / RUN_LOG_SD**2
+        across += float(kernel @ kernel) / RUN_LOG_SD**2
+    return min(max(along / across, 0.0), 1.0)
 
 
 def typical_rates(rates: Sequence[SessionRates]) -> SessionRates:

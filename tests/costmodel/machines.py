@@ -27,9 +27,9 @@ LAW = {
     "gather_efficiency": 0.4,
     "cache_reach": 1.0,
     "call_s": 8e-6,
-    "attention_call_s": 1.2e-5,
-    "gather_call_s": 1.5e-5,
-    "convolution_call_s": 8e-5,
+    "attention_calls": 1.5,
+    "gather_calls": 1.875,
+    "convolution_calls": 10,
     "stage_s": 2.5e-5,
 }
 RATES = Rates(gemm_flop_per_s=1e11, copy_bytes_per_s=2e10, gemm_bf16_flop_per_s=3e11)

@@ -7,6 +7,8 @@ import sys
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from costmodel.accuracy import (
     machine_pairs,
@@ -16,7 +18,14 @@ from costmodel.accuracy import (
     summary_of,
 )
 from costmodel.calibration import class_of_machines, fit_machine, fit_machines
-from costmodel.points import TooFewPoints, noise_log_sd, stage_s, usable_points, whole_s
+from costmodel.points import (
+    TooFewPoints,
+    kernel_share,
+    noise_log_sd,
+    stage_s,
+    usable_points,
+    whole_s,
+)
 from costmodel.published import fits_of_published
 from costmodel.reach import device_of
 from costmodel.transfer import forecast
@@ -53,6 +62,37 @@ def test_the_noise_is_that_between_runs():
     assert noise_log_sd(points) == pytest.approx(0.05, rel=0.4)
     assert noise_log_sd(usable_points(journal_of(runs=1))) == 0.0
     assert noise_floor(usable_points(journal_of(runs=1))) is None
+
+
+def wandering(share, runs=4, seed=0, most=0.3):
+    """A clean journal on a machine whose kernel wanders, and batches with it by a share."""
+    random = np.random.default_rng(seed)
+    for each in journal_of(runs=runs):
+        slower = float(np.exp(random.uniform(-most, most)))
+        yield Measurement(
+            **{
+                **dict(each),
+                "samples_s": tuple(sample * slower**share for sample in each.samples_s),
+                "calibration_s": (0.003 * slower,) * len(each.samples_s),
+            }
+        )
+
+
+@given(st.floats(0.0, 1.0), st.integers(0, 99))
+@settings(max_examples=10)
+def test_what_a_wandering_machine_adds_is_taken_out_as_far_as_batches_go_along_with_the_kernel(
+    share, seed
+):
+    journal = list(wandering(share, seed=seed))
+    assert kernel_share(journal) == pytest.approx(share, abs=0.02)
+    assert noise_log_sd(usable_points(journal)) < 0.01
+
+
+def test_the_kernel_is_believed_whole_where_nothing_tells_how_far_batches_go_along():
+    assert kernel_share([]) == kernel_share(journal_of()) == 1.0
+    assert kernel_share(wandering(0.5, runs=1)) == 1.0
+    assert kernel_share(wandering(0.5, most=0.005)) == pytest.approx(1.0, abs=0.1)
+    assert kernel_share(wandering(1.5)) == 1.0
 
 
 def test_stages_add_up_to_the_whole():

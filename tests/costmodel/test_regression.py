@@ -27,9 +27,9 @@ TRUTH = {
     "gather_efficiency": 0.4,
     "cache_reach": 1.0,
     "call_s": 9e-6,
-    "attention_call_s": 1.2e-5,
-    "gather_call_s": 1.5e-5,
-    "convolution_call_s": 8e-5,
+    "attention_calls": 1.333,
+    "gather_calls": 1.667,
+    "convolution_calls": 8.889,
     "stage_s": 2.5e-5,
 }
 
