@@ -14,7 +14,7 @@ from costmodel.certainty import Stages
 from costmodel.points import Points, TooFewPoints, configuration_of, setting_of, stage_s, whole_s
 from costmodel.published import fits_of_published, is_old_stack, published_workload
 from costmodel.reach import class_of
-from costmodel.regression import spread_of
+from costmodel.regression import scale_of
 from costmodel.transfer import NORMAL_90, forecast, log_normal
 from domain.catalogue import PublishedRow
 from domain.device import DeviceSpec
@@ -92,7 +92,8 @@ def scores_of(points: Points, found: Mapping[str, Stages]) -> dict[tuple[str, st
 def promised_log_sd(score: Score, scores: Iterable[Score]) -> float:
     """The spread of an interval around `score`: the fit's own, as wide as others needed it.
 
-    Others are those of its stratum that are not kin; split-conformal over what they missed in spreads.
+    Others are those of its stratum that are not kin; split-conformal over what they missed in spreads,
+    where there are enough of them to narrow what was promised.
     """
     others = [
         other.log_ratio / other.log_sd
@@ -101,7 +102,7 @@ def promised_log_sd(score: Score, scores: Iterable[Score]) -> float:
     ]
     if not others:
         raise TooFewPoints(f"wanted two configurations to leave one out, got {score.block} alone")
-    return spread_of(others) * score.log_sd
+    return scale_of(others) * score.log_sd
 
 
 def occasion_pairs(

@@ -24,7 +24,14 @@ from costmodel.points import (
     whole_s,
     with_peaks,
 )
-from costmodel.regression import Deviation, Observations, Posterior, posterior_of, spread_of
+from costmodel.regression import (
+    Deviation,
+    Observations,
+    Posterior,
+    posterior_of,
+    scale_of,
+    spread_of,
+)
 from costmodel.transfer import features_of
 from costmodel.work import Array, Rates, Work, groups_of
 from domain.fit import Coefficient, Discrepancy, Fit
@@ -179,7 +186,7 @@ def fit_machines(
                 covariance=tuple_of(posterior.covariance_at(at)),
                 # What held-out points showed, not what the fit believes of itself.
                 residual_log_sd=spread_of([missed[name] for name in own]),
-                scale=spread_of([missed[name] / held_out[name].whole_log_sd for name in own]),
+                scale=scale_of([missed[name] / held_out[name].whole_log_sd for name in own]),
                 noise_log_sd=noise_log_sd(own),
                 drift_log_sd=drift_log_sd(
                     each for each in taken if name_of(each) in own and _is_of(each, first)

@@ -281,3 +281,21 @@ def spread_of(residuals: Sequence[float] | Array) -> float:
     ordered = np.sort(np.abs(residuals))
     rank = min(math.ceil(0.9 * (len(ordered) + 1)), len(ordered))
     return max(float(ordered[rank - 1]) / 1.645, 1e-4)
+
+
+# Of so many the conformal quantile is one of them; of fewer it is the largest, which is too small.
+FEWEST_TO_NARROW = 9
+
+
+def scale_of(ratios: Sequence[float] | Array) -> float:
+    """How many of the spreads that were promised others needed; few others never narrow a promise.
+
+    `ratios` are what they missed over what was promised of each, at least one.
+
+    >>> scale_of([0.1] * 8), scale_of([3.29])
+    (1.0, 2.0)
+    >>> round(scale_of([0.1645] * 9), 3)
+    0.1
+    """
+    scale = spread_of(ratios)
+    return scale if len(ratios) >= FEWEST_TO_NARROW else max(scale, 1.0)
