@@ -42,8 +42,8 @@ def allocated_bytes(workload: Workload) -> float:
     before = 0.0
     for load, moved in zip(loads, moved_tokens(workload), strict=True):
         # The first layer's input is the state or the gathered rows; later ones have their own.
-        # Where all tokens go on, nothing is gathered: `padded` alone does not look.
-        is_whole = load.tokens == everything and workload.executor != "padded"
+        # Where all tokens go on, nothing is gathered.
+        is_whole = load.tokens == everything
         is_copied = net.is_routed and workload.executor != "masked" and not is_whole
         kept = state if is_copied or net.shared_layers > 1 else 0.0
         if is_copied and net.shared_layers > 1:

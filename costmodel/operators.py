@@ -273,7 +273,7 @@ def _compaction(
 
     Rows are read and written once each way, 2·e·d·N bytes, with their places; the gate reads two states
     and writes one. `padded` takes the real rows out of what it filled up, before and after the block.
-    Where all tokens of all images go on, only the gate is left, but `padded` does not look.
+    Where all tokens of all images go on, only the gate is left.
     """
     moved = load.tokens * net.width
     if executor == "masked":
@@ -282,8 +282,6 @@ def _compaction(
     yield _elementwise(stage, "gate", elements=moved, passes=3, element=size.element)
     # One or nothing; a number, so that it may be a column.
     is_taken = (load.tokens < load.images * net.tokens * (1 - WHOLE)) * 1.0
-    if executor == "padded":
-        is_taken = 1.0
     for name, passes in COMPACTION[executor].items():
         yield Operator(
             stage=stage,

@@ -33,12 +33,12 @@ def _usable(measurements: Iterable[Measurement]) -> list[Measurement]:
     return usable
 
 
-def usable_points(measurements: Iterable[Measurement]) -> Points:
+def usable_points(measurements: Iterable[Measurement], share: float | None = None) -> Points:
     """Usable runs of each point of the newest machine and runtime, split by stage.
 
     A point is what was run at one number of threads. Runs of different environments never lie in
     one point; other threads of the same machine and software are other points. Samples are brought
-    to the machine's typical speed, see `at_typical_speed`. Raises TooFewPoints where none is left.
+    to the machine's typical speed, see `at_typical_speed` for `share`. Raises TooFewPoints where none is left.
     """
     usable = _usable(measurements)
     newest = usable[-1]
@@ -50,7 +50,7 @@ def usable_points(measurements: Iterable[Measurement]) -> Points:
             environments[each.environment.key()].append(each)
     points: dict[str, list[Measurement]] = defaultdict(list)
     for alike in environments.values():
-        for measurement in at_typical_speed(alike):
+        for measurement in at_typical_speed(alike, share):
             points[name_of(measurement)].append(measurement)
     return dict(points)
 
@@ -82,17 +82,19 @@ def machine_key(environment: Environment) -> str:
     return Environment(**{**dict(environment), "threads": 1, "flags": flags}).key()
 
 
-def at_typical_speed(measurements: Sequence[Measurement]) -> list[Measurement]:
+def at_typical_speed(
+    measurements: Sequence[Measurement], share: float | None = None
+) -> list[Measurement]:
     """Each sample at the typical speed of the calibration kernel that ran beside it.
 
     A shared machine drifts by tens of per cent in minutes, and the kernel drifts with it, sometimes more
-    than the networks do: sample · (typical kernel / kernel)^`kernel_share` repeats better than the
-    seconds. Records without a kernel beside every sample stay as they are. The rates of sessions,
+    than the networks do: sample · (typical kernel / kernel)^`share` repeats better than the
+    seconds; the share is `kernel_share` unless it is given. Records without a kernel beside every sample stay as they are. The rates of sessions,
     measured at one moment each, become their medians.
     """
     kernels = [seconds for each in measurements for seconds in each.calibration_s]
     typical_s = median(kernels) if kernels else 0.0
-    share = kernel_share(measurements)
+    share = kernel_share(measurements) if share is None else share
     rates = typical_rates([each.rates for each in measurements])
     return [
         Measurement(
@@ -103,7 +105,7 @@ def at_typical_speed(measurements: Sequence[Measurement]) -> list[Measurement]:
                     sample * (typical_s / kernel) ** share
                     for sample, kernel in zip(each.samples_s, each.calibration_s, strict=True)
                 )
-                if has_kernels(each)
+                if each.has_kernels
                 else each.samples_s,
             }
         )
@@ -111,21 +113,17 @@ def at_typical_speed(measurements: Sequence[Measurement]) -> list[Measurement]:
     ]
 
 
-def has_kernels(measurement: Measurement) -> bool:
-    """Whether the calibration kernel ran beside every sample."""
-    return len(measurement.calibration_s) == len(measurement.samples_s)
-
-
 def kernel_share(measurements: Iterable[Measurement]) -> float:
     """How far batches go along with the kernel when the machine's speed wanders: 0 not at all, 1 as far.
 
     The slope of log batch on log kernel, medians of runs within points, believed to be 1 ±
-    `SHARE_SD` before the runs are seen. On two threads of a shared machine the kernel, which is short,
-    waits longer for its second core than a network does.
+    `SHARE_SD` before the runs are seen; an emulated precision has no say. On two threads of a shared
+    machine the kernel, which is short, waits longer for its second core than a network does. One slope:
+    a few runs a point tell no more (`profiler.variation`, which has hundreds, finds a knee).
     """
     runs_of: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for each in measurements:
-        if has_kernels(each):
+        if each.has_kernels and not each.environment.emulates(each.workload.precision):
             kernel, batch = median(each.calibration_s), median(each.samples_s)
             runs_of[name_of(each)].append((math.log(kernel), math.log(batch)))
     along, across = 1.0 / SHARE_SD**2, 1.0 / SHARE_SD**2

@@ -194,8 +194,9 @@ def machine_accuracy(name: str) -> Accuracy:
 
 def unseen_cpu_accuracy() -> Accuracy:
     """Each committed machine by the committed fits of the others: its rates, and a few timings."""
+    # Who has four timings does not know how far batches go along with the kernel: they are over it.
     machines = {
-        name: _points_of(_read(path / COMPACT_JOURNAL) for path in paths)
+        name: _points_of((_read(path / COMPACT_JOURNAL) for path in paths), share=1.0)
         for name, paths in reference_sweeps().items()
     }
     stored = reference_fits()
@@ -217,8 +218,8 @@ def _threads(fit: Fit) -> int:
     return 0 if fit.environment is None else fit.environment.threads
 
 
-def _points_of(sweeps: Iterable[Sequence[Measurement]]) -> Points:
-    return with_peaks(usable_points(run for sweep in sweeps for run in sweep))[0]
+def _points_of(sweeps: Iterable[Sequence[Measurement]], share: float | None = None) -> Points:
+    return with_peaks(usable_points((run for sweep in sweeps for run in sweep), share))[0]
 
 
 def _named(judged: Judged, name: str) -> Judged:

@@ -265,6 +265,11 @@ class Measurement(Record):
         return self
 
     @property
+    def has_kernels(self) -> bool:
+        """Whether the calibration kernel ran beside every sample."""
+        return len(self.calibration_s) == len(self.samples_s)
+
+    @property
     def is_usable(self) -> bool:
         """Whether the samples may be fitted or compared."""
         return self.status in ("ok", "unstable")

@@ -43,7 +43,8 @@ SWEEP_AGAIN = "2-b"
 # Measurement format 1: the first. 2: subject, conditions, host seconds, switches, memory levels,
 # energy windows.
 # Fit format 1: the first. 2: other coefficients, their prior spreads, what neighbours share, a
-# machine's drift, the scope `timed`; later, where a machine promises by itself, `scale` and `log_sd`.
+# machine's drift, the scope `timed`; later, where a machine promises by itself, `scale` and `log_sd`; later
+# still, launches in plain calls (fits of before are refused for their coefficients).
 
 
 def results_root() -> Path:

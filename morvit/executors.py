@@ -98,8 +98,8 @@ def packed(block: Block, state: Float[Tensor, "batch tokens width"], going: Goin
 
     Images lie in the matrix by their number of tokens, so that those alike share one attention
     call without a copy. An image without active tokens is not in it. Where the host knows that all
-    have as many, the matrix is a rectangle. It has `rows_computed`. Where no token stays behind,
-    nothing is moved.
+    have as many, the matrix is a rectangle. The block is given `rows_computed` of its rows. Where no
+    token stays behind, nothing is moved.
     """
     batch, tokens, _ = state.shape
     each = going.each

@@ -177,7 +177,7 @@ def within_reach(seen: Difference) -> tuple[float, float, float]:
 
 def _runs(records: Sequence[Measurement], session: int, *, has_kernel: bool) -> Runs:
     """The run values of one side; the kernel counts where it ran beside every sample."""
-    has_kernel &= all(len(each.calibration_s) == len(each.samples_s) for each in records)
+    has_kernel &= all(each.has_kernels for each in records)
     return Runs(
         point=f"{records[0].workload.key()} {records[0].subject}",
         session=session,

@@ -122,7 +122,14 @@ def trial(task: LoadTask, kind: DeviceKind, meter: Meter, source: Source) -> Loa
     server = DeployedServer(subject, kind, task.images_per_query, most)
     show = _Rotation(server, most)
     with torch.inference_mode(), subject.quietly():
-        warmup = warm_up(show.next, -(-server.distinct // most), show.first, clock, task.settings)
+        warmup = warm_up(
+            show.next,
+            -(-server.distinct // most),
+            show.first,
+            clock,
+            task.settings,
+            each=subject.builds_kernels,
+        )
         before = _kernel_s(kernel, clock)
         service = _laps_s(show.next, clock, SERVICE_BATCHES)
         clocks = ClockWatch(meter, clock, kind)

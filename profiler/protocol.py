@@ -179,9 +179,9 @@ def warm_up(
 ) -> Warmup:
     """Run each batch once (`run`), then the `same` batch until its last passes are steady.
 
-    Batches differ in work, so only passes on one batch can say whether the machine is steady. At
-    `most_warmup_s` it goes on as it is: unless told that `each` batch must have run, however long
-    that takes, half of it is for batches and half for the one.
+    Batches differ in work, so only passes on one batch can say whether the machine is steady. Half of
+    `most_warmup_s` is for the batches, then it goes on to the one; when told that `each` must have run,
+    they take as long as they take. When the time is up it goes on as it is.
     """
     laps = Laps(clock)
     samples: list[float] = []

@@ -41,8 +41,7 @@ def recorded_pairs(
     )
     for record in records:
         stem, _, side = record.point.rpartition("-")
-        has_kernel = len(record.calibration_s) == len(record.samples_s)
-        if side in names and record.is_usable and has_kernel:
+        if side in names and record.is_usable and record.has_kernels:
             runs[stem][side][record.run] = record
     found = [_recorded(sides, names) for sides in runs.values()]
     return tuple(pair for pair in found if len(pair.sides) >= LEAST_RUNS)

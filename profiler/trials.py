@@ -188,8 +188,7 @@ def _points(records: Sequence[Measurement]) -> list[_Point]:
     """Points with three usable runs or more, each with its level and its runs relative to it."""
     runs: dict[str, list[Measurement]] = defaultdict(list)
     for record in records:
-        has_kernel = len(record.calibration_s) == len(record.samples_s)
-        if record.is_usable and has_kernel:
+        if record.is_usable and record.has_kernels:
             runs[record.point].append(record)
     known = {name: found for name, found in runs.items() if len(found) >= 3}
     if not known:

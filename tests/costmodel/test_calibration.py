@@ -95,6 +95,14 @@ def test_the_kernel_is_believed_whole_where_nothing_tells_how_far_batches_go_alo
     assert kernel_share(wandering(1.5)) == 1.0
 
 
+def test_few_points_never_narrow_what_a_fit_promises():
+    few = [each for each in journal_of() if each.workload.architecture.width <= 128]
+    fit = fit_machine([each for each in few if each.workload.executor == "packed"], "test")
+    assert fit.points == 6
+    assert fit.scale == 1.0
+    assert fit_machine(journal_of(), "test").scale < 1.0
+
+
 def test_stages_add_up_to_the_whole():
     runs = [measured(workload())]
     stages = [depth.stage for depth in runs[0].depths]

@@ -17,7 +17,7 @@ from costmodel.calibration import (
 from costmodel.certainty import STAGE_LOG_SD, WHOLE_LOG_SD, Stages, stages_of
 from costmodel.points import configuration_of, machine_of, setting_of, usable_points
 from costmodel.reach import device_of
-from costmodel.regression import spread_of
+from costmodel.regression import scale_of
 from costmodel.transfer import EXTRAPOLATION_LOG_SD, JUDGED_UP_TO, NORMAL_90, forecast
 from costmodel.work import groups_of
 from domain.fit import Fit
@@ -121,5 +121,5 @@ def test_the_scale_is_what_held_out_points_missed_of_what_was_promised(points, f
     missed = [
         s.log_ratio / s.log_sd for (_, quantity), s in scores.items() if quantity == "latency"
     ]
-    assert fit.scale == pytest.approx(spread_of(missed))
+    assert fit.scale == pytest.approx(scale_of(missed))
     assert class_of_machines([fit]).scale is None

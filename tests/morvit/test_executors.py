@@ -64,7 +64,13 @@ def test_packed_agrees_with_masked_for_the_routers_own_choice(architecture, sele
 @pytest.mark.parametrize("memory", ["recursion-wise", "recursive-sharing"])
 @pytest.mark.parametrize("router", ["expert-choice", "token-choice"])
 @pytest.mark.parametrize("executor", ["padded", "packed", "capacity"])
-def test_all_give_the_gradients_of_masked(router, executor, memory):
+@pytest.mark.parametrize("multiple", [1, 8])
+def test_all_give_the_gradients_of_masked(router, executor, memory, multiple, monkeypatch):
+    """Also where rows only fill up to a multiple."""
+    for module in (executors, routers):
+        monkeypatch.setattr(
+            module, "rows_computed", lambda rows, like: -(-rows // multiple) * multiple
+        )
     gradients = {}
     architecture = changed(router=router, keys_and_values=memory)
     for name in ("masked", executor):
