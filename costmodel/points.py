@@ -88,9 +88,9 @@ def at_typical_speed(
     """Each sample at the typical speed of the calibration kernel that ran beside it.
 
     A shared machine drifts by tens of per cent in minutes, and the kernel drifts with it, sometimes more
-    than the networks do: sample · (typical kernel / kernel)^`share` repeats better than the
-    seconds; the share is `kernel_share` unless it is given. Records without a kernel beside every sample stay as they are. The rates of sessions,
-    measured at one moment each, become their medians.
+    than the networks do: sample · (typical kernel / kernel)^`share` repeats better than the seconds;
+    the share is `kernel_share` unless it is given. Records without a kernel beside every sample stay as
+    they are. The rates of sessions, measured at one moment each, become their medians.
     """
     kernels = [seconds for each in measurements for seconds in each.calibration_s]
     typical_s = median(kernels) if kernels else 0.0
