@@ -14,7 +14,7 @@ from morvit import losses
 from morvit.data import LabelledImages, normalised
 from morvit.losses import LossWeights
 from morvit.model import OWN_CHOICE, MoRViT
-from morvit.router import Orders
+from morvit.votes import Orders
 
 EVALUATION_BATCH = 250
 BUDGETS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7, 1.0)

@@ -23,16 +23,8 @@ from domain.record import Executor
 from morvit.attention import Attend, Memory, Together
 from morvit.executors import Going, executor_named
 from morvit.layer import layers, norm_if
-from morvit.router import (
-    Ballot,
-    Orders,
-    Seen,
-    Selection,
-    Vote,
-    overruled,
-    patch_statistics,
-    router_for,
-)
+from morvit.router import Selection, patch_statistics, router_for
+from morvit.votes import Ballot, Orders, Seen, Vote, overruled
 
 # Of CLS and positions before training (arXiv 2010.11929). Patches deviate by about one: where training
 # is short, so small a position is first seen after it has grown for hundreds of steps.

@@ -22,8 +22,9 @@ from morvit.data import LabelledImages, normalised
 from morvit.evaluation import Line, evaluated, routing_line
 from morvit.model import MoRViT, Output
 from morvit.muon import Muon
-from morvit.router import Orders, TokenChoice
+from morvit.router import TokenChoice
 from morvit.tensors import Kind, read_tensors, write_tensors
+from morvit.votes import Orders
 from morvit.weights import Recipe
 
 # Watched while training goes; never used to choose an epoch.

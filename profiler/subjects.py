@@ -15,7 +15,7 @@ from domain.routing import RoutingDistribution
 from morvit.data import normalised
 from morvit.executors import EXECUTORS
 from morvit.model import MoRViT, Output, Route
-from morvit.router import Orders
+from morvit.votes import Orders
 from profiler.clock import DeviceKind
 from profiler.messages import SHIPPED_SOURCE, Source
 from profiler.routings import forced_counts, rotation_of

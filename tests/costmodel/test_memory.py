@@ -11,7 +11,7 @@ from domain.catalogue import devices
 from domain.routing import RoutingDistribution
 from domain.workload import Workload
 from morvit.model import MoRViT
-from morvit.router import Orders
+from morvit.votes import Orders
 from profiler.memory import peak_on_cpu
 from tests.costmodel.strategies import workloads
 

@@ -17,7 +17,7 @@ from domain.architecture import Architecture
 from domain.routing import RoutingDistribution
 from domain.workload import Workload
 from morvit.model import MoRViT
-from morvit.router import Orders
+from morvit.votes import Orders
 from tests.costmodel.strategies import architectures, routings, workloads
 
 

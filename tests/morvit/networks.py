@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from domain.architecture import Architecture
 from domain.record import Executor
 from morvit.model import MoRViT
-from morvit.router import Orders
+from morvit.votes import Orders
 
 TOY = Architecture(
     name="toy",

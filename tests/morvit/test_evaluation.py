@@ -4,7 +4,8 @@ import torch
 from domain.routing import routing_of_budget
 from morvit.data import LabelledImages, normalised
 from morvit.evaluation import by_budget, evaluated, thresholds_at
-from morvit.router import Orders, Seen, unlikeness
+from morvit.router import unlikeness
+from morvit.votes import Orders, Seen
 from tests.morvit.networks import changed, network
 
 WIDE = changed(router="expert-choice", image_size=16)

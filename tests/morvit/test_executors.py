@@ -10,7 +10,7 @@ from morvit import attention, executors
 from morvit import router as routers
 from morvit.attention import Memory, Packed, Together
 from morvit.executors import EXECUTORS, Going, executor_named, gated, rows_computed
-from morvit.router import Orders
+from morvit.votes import Orders
 from tests.morvit.networks import (
     changed,
     imposable_counts,

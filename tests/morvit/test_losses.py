@@ -5,7 +5,7 @@ import torch
 
 from morvit import losses
 from morvit.losses import LossWeights
-from morvit.router import Orders
+from morvit.votes import Orders
 from tests.morvit.networks import TOY, changed, network, pictures
 
 

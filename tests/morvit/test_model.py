@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from morvit.model import MoRViT, layers_of_recursion
-from morvit.router import Orders
+from morvit.votes import Orders
 from tests.morvit.networks import (
     TOY,
     changed,

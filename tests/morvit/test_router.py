@@ -6,16 +6,13 @@ from hypothesis import strategies as st
 from morvit.router import (
     Chance,
     ExpertChoice,
-    Orders,
-    Seen,
     TokenChoice,
-    best,
     depth_at_least,
-    highest,
     largest_from,
     patch_statistics,
     router_for,
 )
+from morvit.votes import Orders, Seen, best, highest
 from tests.morvit.networks import changed, network, pictures
 
 EXPERT = changed(router="expert-choice")

@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from domain.architecture import Architecture
 from domain.measurement import PlannedPoint
 from morvit.attention import Together
-from morvit.router import Orders
+from morvit.votes import Orders
 from profiler.messages import Task
 from profiler.passes import measured
 from profiler.protocol import SETTINGS
