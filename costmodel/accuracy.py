@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from costmodel.calibration import held_out_predictions, suffix_of
+from costmodel.calibration import Beliefs, held_out_predictions, suffix_of
 from costmodel.certainty import Stages
 from costmodel.points import Points, TooFewPoints, configuration_of, setting_of, stage_s, whole_s
 from costmodel.published import fits_of_published, is_old_stack, published_workload
@@ -28,13 +28,13 @@ FOLDS = 5
 LEFT_OUT, ANOTHER_OCCASION = "leave-one-point-out", "another-occasion"
 
 
-def machine_pairs(points: Points) -> list[HeldOut]:
+def machine_pairs(points: Points, beliefs: Beliefs | None = None) -> list[HeldOut]:
     """Each point, whole and by stage, predicted by a fit that has not seen its configuration.
 
     The interval is what the fit promised, times what other left-out configurations of the same setting
     missed over what was promised there (their fits, and theirs alone, have seen this point).
     """
-    scores = scores_of(points, held_out_predictions(points))
+    scores = scores_of(points, held_out_predictions(points, beliefs))
     return [
         HeldOut(
             split=f"{LEFT_OUT}{suffix_of(points[name][0].workload.precision)}",

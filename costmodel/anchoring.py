@@ -212,7 +212,8 @@ def _timed_fit(
             "drift_log_sd": fit.drift_log_sd,
             "points": len(timings),
             # Where all tokens go everywhere, nothing is taken out: that tells nothing of routing.
-            "routed_points": sum(each.workload.routing.mean_depth < 1 for each in timings),
+            "routed_points": fit.routed_points
+            + sum(each.workload.routing.mean_depth < 1 for each in timings),
             "measurements": (device.id,),
             "provenance": f"{len(timings)} timings of your own on {device.name}, with what "
             f"{fit.name} rests on: {fit.provenance}",

@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from costmodel.accuracy import Scores, promised_log_sd
-from costmodel.calibration import machine_observations, prior_of
+from costmodel.calibration import Beliefs, machine_observations, prior_of
 from costmodel.latency import shares_s
 from costmodel.points import Points, machine_of, setting_of
 from costmodel.regression import posterior_of
@@ -23,12 +23,14 @@ BIAS_LOG_SD = 0.05
 LEAST_SHARE = 0.02
 
 
-def operator_rows(points: Points, scores: Scores) -> list[ValidationRow]:
+def operator_rows(
+    points: Points, scores: Scores, beliefs: Beliefs | None = None
+) -> list[ValidationRow]:
     """One row a kind of operator: its bias, and the errors of stages weighed with its share of them.
 
     `half_width` is that of the bias. Kinds that are nowhere more than a sliver are left out.
     """
-    shares = stage_shares(points)
+    shares = stage_shares(points, beliefs)
     keys = [key for key in scores if key in shares]
     matrix = np.array([shares[key] for key in keys])
     logs = np.array([-scores[key].log_ratio for key in keys])
@@ -69,9 +71,9 @@ def biases(shares: Array, logs: Array, spreads: Array) -> tuple[Array, Array]:
     return inverse @ weighted.T @ (logs / spreads), np.sqrt(np.diag(inverse))
 
 
-def stage_shares(points: Points) -> dict[tuple[str, str], Array]:
+def stage_shares(points: Points, beliefs: Beliefs | None = None) -> dict[tuple[str, str], Array]:
     """Of each stage of each point, the share of its time that each kind of operator takes."""
-    posterior = posterior_of(machine_observations(points), prior_of(points))
+    posterior = posterior_of(machine_observations(points), beliefs or prior_of(points))
     found = {}
     for name, runs in points.items():
         first = runs[0]

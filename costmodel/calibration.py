@@ -43,8 +43,8 @@ from domain.workload import Workload
 # Standard error of a median over that of a mean, for normal samples.
 MEDIAN_OVER_MEAN = 1.2533
 LEAST_POINTS = 4
-# Spread between CPUs that one measured machine cannot tell: assumed.
-ASSUMED_CPU_LOG_SD = 0.35
+# What is believed of each coefficient beforehand: its median, and the spread of its logarithm.
+Beliefs = Mapping[str, tuple[float, float]]
 # What depends on a machine's setting. Half precision runs other kernels, whose shares of their own
 # peak need not resemble those of fp32 at all; threads share what a core had alone.
 DEVIATIONS = tuple(
@@ -138,22 +138,23 @@ def believed_log_sd(runs_s: Sequence[float], least: float) -> float:
 
 
 def fit_machines(
-    measurements: Iterable[Measurement], made_by: str
+    measurements: Iterable[Measurement], made_by: str, beliefs: Beliefs | None = None
 ) -> tuple[tuple[Fit, ...], tuple[str, ...]]:
     """A fit for each setting (precision, threads) of one machine, and what could not be fitted.
 
     All settings are fitted together, so that each learns from the others what they share. Most
-    threads come first, then fp32. Raises TooFewPoints where nothing can be fitted.
+    threads come first, then fp32. Without `beliefs`, what others say of such machines, the wide
+    prior stands. Raises TooFewPoints where nothing can be fitted.
     """
     taken = list(measurements)
     points, left_out = with_peaks(usable_points(taken))
     if len(points) < LEAST_POINTS:
         raise TooFewPoints(f"wanted four measured points at least, got {len(points)}")
-    beliefs = prior_of(points)
+    beliefs = beliefs or prior_of(points)
     observations = machine_observations(points)
     posterior = posterior_of(observations, beliefs)
     discrepancy = machine_discrepancy(points, observations.log_sd, posterior.residuals)
-    held_out = held_out_predictions(points)
+    held_out = held_out_predictions(points, beliefs)
     missed = {
         name: math.log(whole_s(points[name]) / stages.whole_s) for name, stages in held_out.items()
     }
@@ -200,6 +201,7 @@ def fit_machines(
                 f"thread{'' if threads == 1 else 's'}",
                 taken_on=first.taken_at[:10],
                 made_by=made_by,
+                routed_points=sum(runs[0].workload.routing.mean_depth < 1 for runs in own.values()),
                 domain=range_of(runs[0].workload for runs in own.values()),
             )
         )
@@ -239,24 +241,29 @@ def stages_expected(
     )
 
 
-def held_out_predictions(points: Points) -> dict[str, Stages]:
+def held_out_predictions(points: Points, beliefs: Beliefs | None = None) -> dict[str, Stages]:
     """The stages of each point, by a fit that has not seen its configuration.
 
     Whatever was run alike, at another precision or with other threads, is left out with it.
     """
     configurations = {name: configuration_of(runs[0]) for name, runs in points.items()}
-    return predictions_without(points, list(dict.fromkeys(configurations.values())), configurations)
+    return predictions_without(
+        points, list(dict.fromkeys(configurations.values())), configurations, beliefs
+    )
 
 
 def predictions_without(
-    points: Points, folds: Sequence[str], fold_of: Mapping[str, str]
+    points: Points,
+    folds: Sequence[str],
+    fold_of: Mapping[str, str],
+    beliefs: Beliefs | None = None,
 ) -> dict[str, Stages]:
     """The stages of the points of `folds`, each by a fit of all other points.
 
     `fold_of` names the fold of each point; points of no listed fold are only learned from. Raises
     TooFewPoints where a fold is all there is.
     """
-    observations, beliefs = machine_observations(points), prior_of(points)
+    observations, beliefs = machine_observations(points), beliefs or prior_of(points)
     owner = _owners(points, observations)
     every = posterior_of(observations, beliefs)
     found = {}
@@ -299,59 +306,14 @@ def machine_discrepancy(points: Points, log_sd: Array, residuals: Array) -> Disc
     return discrepancy_of(features, residuals[rows], log_sd[rows])
 
 
-def prior_of(points: Points) -> dict[str, tuple[float, float]]:
-    """Beliefs about the machine before its points are seen."""
+def prior_of(points: Points) -> Beliefs:
+    """Beliefs about the machine where nobody measured one like it."""
     kind = next(iter(points.values()))[0].environment.kind
     return prior("cpu" if kind == "cpu" else "gpu")
 
 
-def class_of_machines(machines: Sequence[Fit]) -> Fit:
-    """What measured CPUs say of others: their shares of peak, with an assumed spread.
-
-    The mean of their log coefficients. Another one is as unsure of each as they are themselves, or as
-    a further draw beside n of them, (1 + 1/n) s², where they differ by more.
-    """
-    first, count = machines[0], len(machines)
-    logs = np.log([[each.value for each in machine.coefficients] for machine in machines])
-    mean, covariance = logs.mean(axis=0), np.mean([each.covariance for each in machines], axis=0)
-    if count > 1:
-        apart = (1 + 1 / count) * logs.var(axis=0, ddof=1)
-        covariance = covariance + np.diag(np.maximum(apart - np.diag(covariance), 0.0))
-    names = [each.name for each in first.coefficients]
-    kind = "cpu" if first.device_class == "cpu" else "gpu"
-    return Fit(
-        **{
-            **dict(first),
-            "name": f"class-{first.device_class}-{first.runtime}",
-            "device_id": "",
-            "scope": "class",
-            "families": ("one measured CPU" if count == 1 else f"{count} measured CPUs",),
-            "environment": None,
-            "rates": None,
-            "coefficients": coefficients_of(
-                dict(zip(names, map(float, np.exp(mean)), strict=True)), covariance, prior(kind)
-            ),
-            "covariance": tuple_of(covariance),
-            "residual_log_sd": max(machine.residual_log_sd for machine in machines),
-            "noise_log_sd": max(machine.noise_log_sd for machine in machines),
-            "device_log_sd": ASSUMED_CPU_LOG_SD,
-            # What is left over, and how its neighbours disturb it, is each machine's own.
-            "discrepancy": None,
-            "drift_log_sd": 0.0,
-            "scale": None,
-            "points": sum(machine.points for machine in machines),
-            "measurements": tuple(
-                sorted({name for machine in machines for name in machine.measurements})
-            ),
-            "domain": united(machine.domain for machine in machines),
-            "provenance": "; ".join(machine.provenance for machine in machines)
-            + f"; the spread between CPUs is assumed, {ASSUMED_CPU_LOG_SD} in log",
-        }
-    )
-
-
 def coefficients_of(
-    values: Mapping[str, float], covariance: Array, beliefs: Mapping[str, tuple[float, float]]
+    values: Mapping[str, float], covariance: Array, beliefs: Beliefs
 ) -> tuple[Coefficient, ...]:
     """Coefficients with their spread, and whether the data moved them off the prior."""
     deviations = np.sqrt(np.diag(covariance))

@@ -7,12 +7,16 @@ from typing import Annotated
 import typer
 from threadpoolctl import threadpool_limits
 
-from costmodel.calibration import class_of_machines, fit_machines
+from costmodel.calibration import fit_machines
+from costmodel.hierarchy import beliefs_about, class_of_machines
 from costmodel.published import fits_of_published
 from domain.catalogue import devices, published
 from domain.fit import Fit
+from domain.measurement import Measurement
 from domain.shell import emit, format_named, run_shell, warn
 from domain.store import (
+    alone_fits,
+    alone_root,
     newest_journal,
     read_journal,
     reference_root,
@@ -50,27 +54,42 @@ def fit(
         asked: list[tuple[Path | None, ...]] = (
             list(reference_sweeps().values()) if reference and journal is None else [(journal,)]
         )
-        machines = [_fits_of(each, made_by) for each in asked]
-        fits = tuple(each for machine in machines for each in machine)
-        if reference:
-            # What other CPUs are told rests on one setting of each, the first.
-            fits += (class_of_machines([machine[0] for machine in machines]),)
+        journals = [_measurements_of(each) for each in asked]
+        fits = _reference_fits(journals, made_by) if reference else ()
+        fits = (*(fit for each in journals for fit in _fits_of(each, made_by)), *fits)
     # The newest file is what others show first: the first precision's is written last.
     for each in reversed(fits):
         save(each, folder / f"{each.name}.json")
     emit(rendered(list(_rows(fits)), shape), output)
 
 
-def _fits_of(asked: Sequence[Path | None], made_by: str) -> tuple[Fit, ...]:
-    """The fits of one machine, from journals as `--journal` names them; what was left out is said."""
+def _measurements_of(asked: Sequence[Path | None]) -> list[Measurement]:
+    """All runs of one machine, from journals as `--journal` names them."""
     journals = [newest_journal(path) for path in asked]
     measurements = [run for path in journals for run in read_journal(path)]
-    fits, left_out = fit_machines(measurements, made_by)
-    for sentence in (*map(unread_tail, journals), *left_out):
+    for sentence in map(unread_tail, journals):
         warn(sentence)
     restless = sum(each.status == "unstable" for each in measurements)
     if restless:
         warn(f"{restless} of {len(measurements)} runs were taken on a restless machine")
+    return measurements
+
+
+def _reference_fits(journals: Sequence[Sequence[Measurement]], made_by: str) -> tuple[Fit, ...]:
+    """Stores each machine by itself alone, for beliefs; gives the class of them all."""
+    by_itself = [fit_machines(each, made_by)[0] for each in journals]
+    for fit in (each for own in by_itself for each in own if each.precisions == ("fp32",)):
+        save(fit, alone_root() / f"{fit.name}.json")
+    # What an unmeasured CPU is told rests on one setting of each, the first.
+    return (class_of_machines([own[0] for own in by_itself]),)
+
+
+def _fits_of(measurements: Sequence[Measurement], made_by: str) -> tuple[Fit, ...]:
+    """The fits of one machine, by what others say of it and its own runs; what was left out is said."""
+    beliefs = beliefs_about(measurements, alone_fits()) if measurements else None
+    fits, left_out = fit_machines(measurements, made_by, beliefs)
+    for sentence in left_out:
+        warn(sentence)
     return fits
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from costmodel.baselines import baselines_here, table_of
-from costmodel.calibration import predictions_without
+from costmodel.calibration import Beliefs, predictions_without
 from costmodel.draws import SEED, Draw, summary_of_draws
 from costmodel.points import Points, configuration_of, whole_s
 from costmodel.regression import spread_of
@@ -15,7 +15,10 @@ from domain.fit import ValidationRow
 
 
 def learning_rows(
-    points: Points, sizes: Sequence[int] = (16, 64), draws: int = 10
+    points: Points,
+    beliefs: Beliefs | None = None,
+    sizes: Sequence[int] = (16, 64),
+    draws: int = 10,
 ) -> list[ValidationRow]:
     """Held-out error after so many training points, of the model and of every baseline.
 
@@ -41,7 +44,7 @@ def learning_rows(
             sides = {
                 n: "near" if known else "far" for n, known in zip(names, is_known, strict=True)
             }
-            found = predictions_without(points, ["far"], sides)
+            found = predictions_without(points, ["far"], sides, beliefs)
             own = np.array([found[n].whole_s for n in names if n in found])
             misses["model", size].append(np.log(seen_s[~is_known] / own))
             for label, baseline in baselines_here().items():

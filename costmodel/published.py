@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t as student
 
-from costmodel.calibration import ASSUMED_CPU_LOG_SD, coefficients_of, range_of, tuple_of
+from costmodel.calibration import coefficients_of, range_of, tuple_of
+from costmodel.hierarchy import ASSUMED_CPU_LOG_SD
 from costmodel.latency import prior
 from costmodel.reach import class_of
 from costmodel.regression import (

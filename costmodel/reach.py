@@ -34,7 +34,7 @@ THIN_EVIDENCE: dict[tuple[str, Runtime], str] = {
     ("gpu", "engine"): "engines of 2019 to 2023 were fitted: today's are likely faster",
     ("gpu", "compiled"): "one GPU with current software was fitted for compiled networks",
     ("cpu", "compiled"): "one CPU was fitted for compiled networks; the spread between is assumed",
-    ("cpu", "eager"): "few CPUs were measured; the spread between CPUs is assumed",
+    ("cpu", "eager"): "few CPUs were measured",
 }
 # Executors and routings that the class fits (plain networks) have not seen: compaction, ragged
 # attention (packed attention reached 0.72 of padded in one published H100 case).
@@ -102,7 +102,7 @@ def reach_of(workload: Workload, device: DeviceSpec, fits: Sequence[Fit]) -> Rea
     if workload.architecture.is_routed and fit.scope != "machine":
         extra.append(routing_log_sd(fit))
         assumptions.append(
-            f"fitted on plain networks; what routing adds rests on {fit.routed_points} of your timings"
+            f"what routing adds rests on {fit.routed_points} timings of routed networks"
             if fit.routed_points
             else "fitted on plain networks: compaction and ragged attention are modelled"
         )

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from costmodel.accuracy import Scores, promised_log_sd, scores_of
-from costmodel.calibration import held_out_predictions, predictions_without
+from costmodel.calibration import Beliefs, held_out_predictions, predictions_without
 from costmodel.certainty import Stages
 from costmodel.memory import peak_estimate, safe_bytes
 from costmodel.points import Points, whole_s
@@ -50,10 +50,13 @@ def routing_kind(run: Measurement) -> str:
     return "-".join(f"{share:.1f}" for share in shares) + f"~{spread:.1f}"
 
 
-def cpu_pairs(points: Points, found: Mapping[str, Stages]) -> dict[str, list[HeldOut]]:
+def cpu_pairs(
+    points: Points, found: Mapping[str, Stages], beliefs: Beliefs | None = None
+) -> dict[str, list[HeldOut]]:
     """Pairs of every split of a measured machine, by the split's name.
 
-    `found` are the predictions with each configuration left out, `held_out_predictions`.
+    `found` are the predictions with each configuration left out, `held_out_predictions`, by the
+    same `beliefs`.
     """
     everything = scores_of(points, found)
     splits = {"cpu-configuration": _pairs("cpu-configuration", everything, everything)}
@@ -64,7 +67,7 @@ def cpu_pairs(points: Points, found: Mapping[str, Stages]) -> dict[str, list[Hel
     routings = {name: routing_kind(runs[0]) for name, runs in points.items()}
     routed = list(dict.fromkeys(routings.values()))
     if len(routed) > 1:
-        unseen = scores_of(points, predictions_without(points, routed, routings))
+        unseen = scores_of(points, predictions_without(points, routed, routings, beliefs))
         splits["cpu-unseen-routing"] = _pairs("cpu-unseen-routing", unseen, everything)
     farther: dict[str, tuple[Callable[[Measurement], float], float]] = {
         "cpu-hard-wider": (lambda run: float(run.workload.architecture.width), NARROW),
@@ -75,10 +78,10 @@ def cpu_pairs(points: Points, found: Mapping[str, Stages]) -> dict[str, list[Hel
             point: "far" if size_of(runs[0]) > most else "near" for point, runs in points.items()
         }
         if set(sides.values()) == {"far", "near"}:
-            far = scores_of(points, predictions_without(points, ["far"], sides))
+            far = scores_of(points, predictions_without(points, ["far"], sides, beliefs))
             near = {point: runs for point, runs in points.items() if sides[point] == "near"}
             # As who measured the near side alone would have it.
-            splits[name] = _pairs(name, far, scores_of(near, held_out_predictions(near)))
+            splits[name] = _pairs(name, far, scores_of(near, held_out_predictions(near, beliefs)))
     return splits
 
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from costmodel.accuracy import summary_of
-from costmodel.calibration import class_of_machines
 from costmodel.draws import SEED
+from costmodel.hierarchy import class_of_machines
 from costmodel.own import Timing, fits_with
 from costmodel.points import Points, whole_s
 from costmodel.reach import machine_seen

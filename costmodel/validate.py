@@ -28,6 +28,7 @@ from costmodel.blame import operator_rows
 from costmodel.calibration import held_out_predictions
 from costmodel.fewtimings import published_rows
 from costmodel.gating import rows_compared
+from costmodel.hierarchy import beliefs_about
 from costmodel.kernelsplits import kernel_rows
 from costmodel.learning import learning_rows
 from costmodel.points import Points, by_name, drift_log_sd, usable_points, with_peaks
@@ -49,10 +50,10 @@ from domain.store import (
     COMPACT_JOURNAL,
     FIRST_SWEEP,
     SWEEP_AGAIN,
+    alone_fits,
     newest_journal,
     read_journal,
     read_limited,
-    reference_fits,
     reference_root,
     reference_sweeps,
     results_root,
@@ -174,15 +175,16 @@ def machine_accuracy(name: str) -> Accuracy:
     points = _points_of(sweeps.values())
     pairs: list[HeldOut] = []
     rows: list[ValidationRow] = []
-    found = held_out_predictions(points)
-    for split, members in cpu_pairs(points, found).items():
+    beliefs = beliefs_about(_all_of(points), alone_fits())
+    found = held_out_predictions(points, beliefs)
+    for split, members in cpu_pairs(points, found, beliefs).items():
         own = {pair.point: points[pair.point] for pair in members}
         # A split that selects from the first one has rows of its own, no pairs.
         pairs += [] if split in SELECTIONS else members
         rows += summary_of(members, noise_of(own))
     memory = memory_pairs(points)
-    rows += operator_rows(points, scores_of(points, found))
-    rows += [*summary_of(memory, None), false_fits(points), *learning_rows(points)]
+    rows += operator_rows(points, scores_of(points, found), beliefs)
+    rows += [*summary_of(memory, None), false_fits(points), *learning_rows(points, beliefs)]
     if SWEEP_AGAIN in sweeps:
         _, occasions = own_accuracy(sweeps[FIRST_SWEEP], sweeps[SWEEP_AGAIN])
         rows += [row for row in occasions if row.split.startswith(ANOTHER_OCCASION)]
@@ -193,15 +195,15 @@ def machine_accuracy(name: str) -> Accuracy:
 
 
 def unseen_cpu_accuracy() -> Accuracy:
-    """Each committed machine by the committed fits of the others: its rates, and a few timings."""
+    """Each committed machine by the others, each fitted alone: its rates, and a few timings."""
     # Who has four timings does not know how far batches go along with the kernel: they are over it.
     machines = {
         name: _points_of((_read(path / COMPACT_JOURNAL) for path in paths), share=1.0)
         for name, paths in reference_sweeps().items()
     }
-    stored = reference_fits()
+    alone = alone_fits()
     return unseen_cpu_rows(
-        machines, {name: fit_of(points, stored) for name, points in machines.items()}
+        machines, {name: fit_of(points, alone) for name, points in machines.items()}
     )
 
 
@@ -212,6 +214,10 @@ def fit_of(points: Points, fits: Sequence[Fit]) -> Fit:
     if not own:
         raise Complaint(f"no committed fit of {machine}; run `python -m costmodel.fit --reference`")
     return max(own, key=lambda fit: (_threads(fit), fit.precisions == ("fp32",)))
+
+
+def _all_of(points: Points) -> list[Measurement]:
+    return [run for runs in points.values() for run in runs]
 
 
 def _threads(fit: Fit) -> int:
@@ -235,7 +241,7 @@ def own_accuracy(
     can be, Complaint where the other occasion has no point of the same machine.
     """
     points, left_out = with_peaks(usable_points(measurements))
-    pairs = machine_pairs(points)
+    pairs = machine_pairs(points, beliefs_about(_all_of(points), alone_fits()))
     rows = []
     for split in dict.fromkeys(pair.split for pair in pairs):
         members = [pair for pair in pairs if pair.split == split]

@@ -71,7 +71,7 @@ class Fit(Record):
     spread left over between the model and a workload; `scale` what held-out points missed over the
     spread that the fit itself promised there, where it was asked. `device_log_sd` is the spread between devices of the
     class, which a prediction for an unseen device carries in addition; `drift_log_sd` how far a
-    shared machine's own speed wanders from run to run. `routed_points` counts a user's timings in
+    shared machine's own speed wanders from run to run. `routed_points` counts the timings that it rests on in
     which tokens left on the way.
     """
 

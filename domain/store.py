@@ -140,6 +140,16 @@ def reference_fits() -> tuple[Fit, ...]:
     return _fits_at(sorted((reference_root() / "fits").glob("*.json")))
 
 
+def alone_root() -> Path:
+    """Where the fits lie of each committed CPU by its own points alone."""
+    return reference_root() / "fits" / "alone"
+
+
+def alone_fits() -> tuple[Fit, ...]:
+    """Each committed CPU by its own points alone: what a class of them and beliefs are made of."""
+    return _fits_at(sorted(alone_root().glob("*.json")))
+
+
 def _fits_at(paths: Iterable[Path]) -> tuple[Fit, ...]:
     try:
         return tuple(load(path, Fit) for path in paths)

@@ -6,6 +6,7 @@ from costmodel.latency import group_s
 from costmodel.work import Rates as MachineRates
 from costmodel.work import Work, groups_of, measured_machine
 from domain.architecture import Architecture
+from domain.fit import Coefficient, Fit
 from domain.measurement import DepthRecord, Environment, Measurement, Rates
 from domain.record import Unknown
 from domain.routing import RoutingDistribution
@@ -124,3 +125,21 @@ def journal_of(noise=0.0, runs=3, precision="fp32", rates=RATES):
         for executor in ("packed", "masked")
         if not (executor == "masked" and width == 64)
     ]
+
+
+def with_values(fit: Fit, logs: np.ndarray) -> Fit:
+    """The fit with other coefficients, by their logarithms."""
+    return Fit(
+        **{
+            **dict(fit),
+            "coefficients": tuple(
+                Coefficient(**{**dict(each), "value": float(np.exp(log))})
+                for each, log in zip(fit.coefficients, logs, strict=True)
+            ),
+        }
+    )
+
+
+def logs_of(fit: Fit) -> np.ndarray:
+    """The logarithms of its coefficients."""
+    return np.log([each.value for each in fit.coefficients])

@@ -17,7 +17,8 @@ from costmodel.accuracy import (
     occasion_pairs,
     summary_of,
 )
-from costmodel.calibration import class_of_machines, fit_machine, fit_machines
+from costmodel.calibration import fit_machine, fit_machines
+from costmodel.hierarchy import class_of_machines
 from costmodel.points import (
     TooFewPoints,
     kernel_share,

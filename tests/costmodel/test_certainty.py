@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from costmodel.accuracy import scores_of
 from costmodel.calibration import (
-    class_of_machines,
     fit_machine,
     held_out_predictions,
     predictions_without,
 )
 from costmodel.certainty import STAGE_LOG_SD, WHOLE_LOG_SD, Stages, stages_of
+from costmodel.hierarchy import class_of_machines
 from costmodel.points import configuration_of, machine_of, setting_of, usable_points
 from costmodel.reach import device_of
 from costmodel.regression import scale_of

@@ -1,16 +1,12 @@
 """One measured CPU from others: what they share carries over, what the target knows of itself does not."""
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from costmodel.calibration import class_of_machines, fit_machine
+from costmodel.calibration import fit_machine
 from costmodel.points import usable_points
 from costmodel.unseencpu import unseen_cpu_rows
-from domain.fit import Coefficient, Fit
 from domain.measurement import DepthRecord, Environment, Measurement
-from tests.costmodel.machines import ENVIRONMENT, journal_of
+from tests.costmodel.machines import ENVIRONMENT, journal_of, logs_of, with_values
 
 OTHER = Environment(**{**dict(ENVIRONMENT), "device_name": "Another CPU"})
 FASTER = 1.5
@@ -42,22 +38,6 @@ def journals():
 @pytest.fixture(scope="module")
 def fits(journals):
     return {name: fit_machine(journal, "test") for name, journal in journals.items()}
-
-
-def with_values(fit: Fit, logs: np.ndarray) -> Fit:
-    return Fit(
-        **{
-            **dict(fit),
-            "coefficients": tuple(
-                Coefficient(**{**dict(each), "value": float(np.exp(log))})
-                for each, log in zip(fit.coefficients, logs, strict=True)
-            ),
-        }
-    )
-
-
-def logs_of(fit: Fit) -> np.ndarray:
-    return np.log([each.value for each in fit.coefficients])
 
 
 def test_another_cpu_is_predicted_by_its_rates_and_better_after_four_timings(journals, fits):
@@ -92,30 +72,3 @@ def test_what_a_machine_knows_of_itself_says_nothing_of_it(journals, fits):
 def test_a_machine_alone_is_judged_by_nobody(journals, fits):
     machines = {"one": usable_points(journals["one"])}
     assert unseen_cpu_rows(machines, {"one": fits["one"]}) == ([], [])
-
-
-FIT = fit_machine(journal_of(), "test")
-COUNT = len(FIT.coefficients)
-
-
-@given(
-    st.lists(st.lists(st.floats(-0.5, 0.5), min_size=COUNT, max_size=COUNT), min_size=2, max_size=5)
-)
-def test_a_class_lies_amid_its_machines_and_is_as_unsure_as_they_are_or_differ(apart):
-    machines = [with_values(FIT, logs_of(FIT) + each) for each in apart]
-    spoken = class_of_machines(machines)
-    assert logs_of(spoken) == pytest.approx(logs_of(FIT) + np.mean(apart, axis=0))
-    own, told = np.array(FIT.covariance), np.array(spoken.covariance)
-    further = (1 + 1 / len(apart)) * np.var(apart, axis=0, ddof=1)
-    assert np.diag(told) == pytest.approx(np.maximum(np.diag(own), further))
-    # What one is unsure of together stays so; that they differ in two says nothing of the two.
-    assert told - np.diag(np.diag(told)) == pytest.approx(own - np.diag(np.diag(own)))
-    assert spoken.points == len(machines) * FIT.points
-
-
-def test_the_class_of_one_machine_is_that_machine():
-    spoken = class_of_machines([FIT])
-    assert logs_of(spoken) == pytest.approx(logs_of(FIT))
-    assert np.array(spoken.covariance) == pytest.approx(np.array(FIT.covariance))
-    assert spoken.environment is None
-    assert spoken.discrepancy is None

@@ -1,0 +1,107 @@
+"""What measured CPUs say of one that is not measured, or not yet: a class, and beliefs. Pure.
+
+A machine's own fit alone, by its own points and the wide prior, is what both are made of: what is
+believed of a machine has not seen it.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from costmodel.calibration import Beliefs, coefficients_of, tuple_of, united
+from costmodel.latency import prior
+from domain.fit import Fit
+from domain.measurement import Measurement
+
+# Spread between CPUs that one measured machine cannot tell: assumed.
+ASSUMED_CPU_LOG_SD = 0.35
+
+
+def class_of_machines(machines: Sequence[Fit]) -> Fit:
+    """What measured CPUs say of others: their shares of peak, and how far they differ.
+
+    The mean of their log coefficients. Another one is as unsure of each as they are themselves, or as
+    a further draw beside n of them, (1 + 1/n) s², where they differ by more. One alone does not tell
+    how far CPUs differ; that is assumed.
+    """
+    first, count = machines[0], len(machines)
+    logs = np.log([[each.value for each in machine.coefficients] for machine in machines])
+    mean, covariance = logs.mean(axis=0), np.mean([each.covariance for each in machines], axis=0)
+    assumed, said = (
+        ASSUMED_CPU_LOG_SD,
+        f"the spread between CPUs is assumed, {ASSUMED_CPU_LOG_SD} in log",
+    )
+    if count > 1:
+        apart = (1 + 1 / count) * logs.var(axis=0, ddof=1)
+        covariance = covariance + np.diag(np.maximum(apart - np.diag(covariance), 0.0))
+        assumed, said = 0.0, f"the spread between CPUs is that of these {count}"
+    names = [each.name for each in first.coefficients]
+    kind = "cpu" if first.device_class == "cpu" else "gpu"
+    return Fit(
+        **{
+            **dict(first),
+            "name": f"class-{first.device_class}-{first.runtime}",
+            "device_id": "",
+            "scope": "class",
+            "families": ("one measured CPU" if count == 1 else f"{count} measured CPUs",),
+            "environment": None,
+            "rates": None,
+            "coefficients": coefficients_of(
+                dict(zip(names, map(float, np.exp(mean)), strict=True)), covariance, prior(kind)
+            ),
+            "covariance": tuple_of(covariance),
+            "residual_log_sd": max(machine.residual_log_sd for machine in machines),
+            "noise_log_sd": max(machine.noise_log_sd for machine in machines),
+            "device_log_sd": assumed,
+            # What is left over, and how its neighbours disturb it, is each machine's own.
+            "discrepancy": None,
+            "drift_log_sd": 0.0,
+            "scale": None,
+            "points": sum(machine.points for machine in machines),
+            "routed_points": sum(machine.routed_points for machine in machines),
+            "measurements": tuple(
+                sorted({name for machine in machines for name in machine.measurements})
+            ),
+            "domain": united(machine.domain for machine in machines),
+            "provenance": "; ".join(machine.provenance for machine in machines) + f"; {said}",
+        }
+    )
+
+
+def beliefs_from(machines: Sequence[Fit]) -> Beliefs | None:
+    """What is believed of a CPU beside those `machines`; None where they are fewer than two.
+
+    Each coefficient of their class as unsure as it is there, and nowhere less sure than the wide
+    prior. One CPU does not tell how far its coefficients are its own.
+    """
+    if len(machines) < 2:
+        return None
+    wide = prior("cpu")
+    return {
+        each.name: (each.value, min(each.log_sd, wide[each.name][1]))
+        for each in class_of_machines(machines).coefficients
+    }
+
+
+def beliefs_about(runs: Sequence[Measurement], machines: Sequence[Fit]) -> Beliefs | None:
+    """What `machines`, each by its fp32 fits alone, say beforehand of the one that `runs` measured.
+
+    Of each other machine the fit that was made where all deviations are zero: in fp32, and on one
+    thread where the runs have several numbers of them. None where fewer than two can say anything.
+    """
+    own = runs[0].environment
+    threads = {run.environment.threads for run in runs}
+    base = 1 if len(threads) > 1 else own.threads
+    if all(run.workload.precision != "fp32" for run in runs):
+        return None
+    nearest: dict[str, Fit] = {}
+    for each in sorted(machines, key=lambda fit: abs(math.log2(_threads(fit) / base))):
+        is_alike = (each.device_class, each.runtime) == (own.kind, runs[0].workload.runtime)
+        if is_alike and each.device_id != own.machine_id:
+            nearest.setdefault(each.device_id, each)
+    return beliefs_from([nearest[name] for name in sorted(nearest)])
+
+
+def _threads(fit: Fit) -> int:
+    return 1 if fit.environment is None else fit.environment.threads

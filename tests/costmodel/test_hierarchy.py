@@ -1,0 +1,119 @@
+"""What measured CPUs say of others: between them, never surer than they are or differ, never of themselves."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from costmodel.calibration import fit_machine, fit_machines
+from costmodel.hierarchy import (
+    ASSUMED_CPU_LOG_SD,
+    beliefs_about,
+    beliefs_from,
+    class_of_machines,
+)
+from costmodel.latency import prior
+from domain.fit import Fit
+from domain.measurement import Environment, Measurement
+from tests.costmodel.machines import ENVIRONMENT, journal_of, logs_of, with_values
+
+FIT = fit_machine(journal_of(), "test")
+COUNT = len(FIT.coefficients)
+
+
+@given(
+    st.lists(st.lists(st.floats(-0.5, 0.5), min_size=COUNT, max_size=COUNT), min_size=2, max_size=5)
+)
+def test_a_class_lies_amid_its_machines_and_is_as_unsure_as_they_are_or_differ(apart):
+    machines = [with_values(FIT, logs_of(FIT) + each) for each in apart]
+    spoken = class_of_machines(machines)
+    assert logs_of(spoken) == pytest.approx(logs_of(FIT) + np.mean(apart, axis=0))
+    own, told = np.array(FIT.covariance), np.array(spoken.covariance)
+    further = (1 + 1 / len(apart)) * np.var(apart, axis=0, ddof=1)
+    assert np.diag(told) == pytest.approx(np.maximum(np.diag(own), further))
+    # What one is unsure of together stays so; that they differ in two says nothing of the two.
+    assert told - np.diag(np.diag(told)) == pytest.approx(own - np.diag(np.diag(own)))
+    assert spoken.points == len(machines) * FIT.points
+
+
+def test_the_class_of_one_machine_is_that_machine():
+    spoken = class_of_machines([FIT])
+    assert logs_of(spoken) == pytest.approx(logs_of(FIT))
+    assert np.array(spoken.covariance) == pytest.approx(np.array(FIT.covariance))
+    assert spoken.environment is None
+    assert spoken.discrepancy is None
+    assert spoken.device_log_sd == ASSUMED_CPU_LOG_SD
+
+
+def test_two_machines_tell_how_far_cpus_differ_so_that_nothing_is_assumed_beside():
+    assert class_of_machines([FIT, with_values(FIT, logs_of(FIT) + 0.1)]).device_log_sd == 0
+
+
+def test_a_class_of_machines_that_routed_knows_what_routing_adds():
+    routed = sum(run.workload.routing.mean_depth < 1 for run in journal_of(runs=1))
+    assert FIT.routed_points == routed > 0
+    assert class_of_machines([FIT, FIT]).routed_points == 2 * routed
+
+
+@given(st.lists(st.lists(st.floats(-3, 3), min_size=COUNT, max_size=COUNT), min_size=2, max_size=4))
+def test_beliefs_are_those_of_the_class_and_never_less_sure_than_the_wide_prior(apart):
+    machines = [with_values(FIT, logs_of(FIT) + each) for each in apart]
+    believed, spoken, wide = beliefs_from(machines), class_of_machines(machines), prior("cpu")
+    assert believed is not None
+    for each in spoken.coefficients:
+        assert believed[each.name] == (each.value, min(each.log_sd, wide[each.name][1]))
+
+
+def machine_named(device_id: str, threads: int = 2) -> Fit:
+    """The same fit, of another machine, with so many threads; twice as many, half as long a call."""
+    slower = np.array([each.name == "call_s" for each in FIT.coefficients]) * np.log(2 / threads)
+    environment = Environment(**{**dict(ENVIRONMENT), "threads": threads})
+    return Fit(
+        **{
+            **dict(with_values(FIT, logs_of(FIT) + slower)),
+            "device_id": device_id,
+            "environment": environment,
+        }
+    )
+
+
+def test_one_machine_does_not_tell_what_is_its_own_and_none_speaks_for_itself():
+    runs = journal_of(runs=1)
+    own, one, other = (
+        machine_named(name) for name in (runs[0].environment.machine_id, "one", "other")
+    )
+    assert beliefs_about(runs, [one]) is None
+    assert beliefs_about(runs, [own, one]) is None
+    assert beliefs_about(runs, [own, one, other]) == beliefs_from([one, other])
+
+
+def test_beliefs_are_of_the_threads_at_which_a_fit_starts():
+    machines = [machine_named(name, threads) for name in ("one", "other") for threads in (1, 2)]
+    two = journal_of(runs=1)
+    alone = Environment(**{**dict(ENVIRONMENT), "threads": 1})
+    both = [*two, *(Measurement(**{**dict(run), "environment": alone}) for run in two)]
+    assert beliefs_about(two, machines) == beliefs_from([machines[1], machines[3]])
+    assert beliefs_about(both, machines) == beliefs_from([machines[0], machines[2]])
+
+
+def test_cpus_say_nothing_of_a_gpu_nor_eager_networks_of_compiled_ones_nor_fp32_of_bf16():
+    (run, *_) = journal_of(runs=1)
+    machines = [machine_named("one"), machine_named("other")]
+    gpu = Measurement(
+        **{**dict(run), "environment": Environment(**{**dict(ENVIRONMENT), "kind": "cuda"})}
+    )
+    assert beliefs_about([gpu], machines) is None
+    compiled = [Fit(**{**dict(each), "runtime": "compiled"}) for each in machines]
+    assert beliefs_about([run], compiled) is None
+    assert beliefs_about(journal_of(runs=1, precision="bf16"), machines) is None
+
+
+def test_what_is_surely_believed_stays_and_what_is_not_follows_the_runs():
+    wide = prior("cpu")
+    free = FIT.coefficients
+    sure = {name: (2 * median, 1e-3) for name, (median, _) in wide.items()}
+    bound = fit_machines(journal_of(), "test", sure)[0][0].coefficients
+    for each in bound:
+        assert each.value == pytest.approx(sure[each.name][0], rel=0.01)
+    as_wide = fit_machines(journal_of(), "test", wide)[0][0].coefficients
+    assert [each.value for each in as_wide] == [each.value for each in free]
