@@ -30,6 +30,9 @@ from morvit.weights import Recipe
 # Watched while training goes; never used to choose an epoch.
 WATCHED_IMAGES = 1000
 LARGEST_STATE_HEADER_BYTES = 16 * 2**20
+# A teacher's answers to images that never change are worked out once, this many images at a time, where
+# they are no more numbers than that (64 MiB); else batch by batch, every time.
+TAUGHT_BATCH, MOST_TAUGHT = 250, 2**24
 UNIFORM = Orders(uniform=True)
 
 Images = UInt8[Tensor, "batch channels rows columns"]
@@ -79,6 +82,7 @@ class Training:
         self.teacher = None if teacher is None else teacher.eval().requires_grad_(False)
         self.optimizers = optimizers_of(self.model, recipe)
         self.generator = torch.Generator().manual_seed(seed)
+        self.taught: Float[Tensor, "images classes"] | None = None
         self.epoch = 0
         self.history: list[Line] = []
 
@@ -88,11 +92,13 @@ class Training:
         batches = max(1, images // batch)
         order = torch.randperm(images, generator=self.generator)
         seen: dict[str, list[float]] = {}
+        self._ask_teacher(data)
         self.model.train()
         for done in range(batches):
             chosen = order[done * batch : (done + 1) * batch]
             step = self.epoch * batches + done
-            terms = self._step(*data.batch(chosen), step, batches)
+            taught = None if self.taught is None else self.taught[chosen]
+            terms = self._step(*data.batch(chosen), taught, step, batches)
             for name, term in terms.items():
                 seen.setdefault(name, []).append(float(term.detach()))
             if not math.isfinite(seen["total"][-1]):
@@ -105,8 +111,35 @@ class Training:
         means = {name: sum(values) / len(values) for name, values in seen.items()}
         self.history.append({"epoch": self.epoch, "losses": means})
 
+    def _ask_teacher(self, data: Source) -> None:
+        """Work out what the teacher says of every image, once, if the recipe leaves images as they are.
+
+        In their own order, so that it is the same to the bit wherever training is taken up again.
+        """
+        recipe = self.recipe
+        is_moving = recipe.largest_shift > 0 or recipe.flip or recipe.turn
+        many = len(data) * self.architecture.classes > MOST_TAUGHT
+        if self.teacher is None or self.taught is not None or is_moving or many:
+            return
+        places = torch.arange(len(data)).split(TAUGHT_BATCH)
+        answers = [self._taught(normalised(data.batch(part)[0])) for part in places]
+        self.taught = torch.cat(answers)
+
+    def _taught(
+        self, pixels: Float[Tensor, "batch channels rows columns"]
+    ) -> Float[Tensor, "batch classes"]:
+        assert self.teacher is not None
+        with torch.inference_mode():
+            logits = self.teacher(pixels, orders=UNIFORM).logits
+        return logits.clone()
+
     def _step(
-        self, images: Images, labels: Int[Tensor, " batch"], step: int, batches: int
+        self,
+        images: Images,
+        labels: Int[Tensor, " batch"],
+        taught: Float[Tensor, "batch classes"] | None,
+        step: int,
+        batches: int,
     ) -> dict[str, Float[Tensor, ""]]:
         recipe = self.recipe
         rate = learning_rate(step, recipe.epochs * batches, recipe)
@@ -124,11 +157,8 @@ class Training:
             output, labels, self.architecture, recipe.losses, uniform=orders.uniform
         )
         if self.teacher is not None:
-            with torch.inference_mode():
-                taught = self.teacher(pixels, orders=UNIFORM).logits
-            terms["distillation"] = losses.distilled(
-                output.logits, taught.clone(), recipe.temperature
-            )
+            taught = self._taught(pixels) if taught is None else taught
+            terms["distillation"] = losses.distilled(output.logits, taught, recipe.temperature)
             terms["total"] = (1 - recipe.distillation) * terms["total"] + (
                 recipe.distillation * terms["distillation"]
             )

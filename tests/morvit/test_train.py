@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from domain.complaint import Complaint, CorruptFile
 from morvit import losses
 from morvit import train as train_module
+from morvit import training as training_module
 from morvit.data import LabelledImages, normalised
 from morvit.losses import LossWeights
 from morvit.model import MoRViT
@@ -219,6 +220,59 @@ def test_a_teacher_pulls_the_answers_towards_its_own():
         after = training.model.eval()(normalised(data.images), orders=UNIFORM).logits
     assert losses.distilled(after, taught, 1.0) < 0.5 * losses.distilled(before, taught, 1.0)
     assert all(weight.grad is None for weight in teacher.parameters())
+
+
+class Counted(MoRViT):
+    """A teacher that remembers how many images it was shown."""
+
+    shown = 0
+
+    def forward(self, images, **how):
+        """As any, counted."""
+        self.shown += len(images)
+        return super().forward(images, **how)
+
+
+def distilled_run(most_taught, monkeypatch, **changes):
+    monkeypatch.setattr(training_module, "MOST_TAUGHT", most_taught)
+    still = {"largest_shift": 0, "flip": False, "distillation": 0.5, **changes}
+    torch.manual_seed(7)
+    teacher = Counted(changed(recursions=1))
+    training = Training(TOY, Recipe(**{**dict(RECIPE), **still}), 0, teacher)
+    for _ in range(3):
+        list(training.run_epoch(blobs()))
+    return training.model.state_dict(), teacher.shown
+
+
+def test_a_teacher_is_asked_once_of_images_that_stay_as_they_are(monkeypatch):
+    once, shown = distilled_run(1000, monkeypatch)
+    anew, shown_anew = distilled_run(0, monkeypatch)
+    assert (shown, shown_anew) == (40, 120)
+    for name, weight in anew.items():
+        assert once[name] == pytest.approx(weight, abs=1e-4), name
+
+
+@pytest.mark.parametrize("moving", [{"largest_shift": 1}, {"flip": True}, {"turn": True}])
+def test_a_teacher_is_asked_anew_of_images_that_move(monkeypatch, moving):
+    assert distilled_run(1000, monkeypatch, **moving)[1] == 120
+
+
+def test_a_taught_network_resumes_bit_for_bit(tmp_path):
+    recipe = Recipe(**{**dict(RECIPE), "distillation": 0.5, "largest_shift": 0, "flip": False})
+    torch.manual_seed(7)
+    teacher = MoRViT(changed(recursions=1))
+    ended = []
+    for stops in ((), (1, 2)):
+        training = Training(TOY, recipe, 0, teacher)
+        for epoch in range(3):
+            if epoch in stops:
+                training.save(tmp_path / "state.safetensors")
+                training = Training(TOY, recipe, 0, teacher)
+                training.resume(tmp_path / "state.safetensors")
+            list(training.run_epoch(blobs()))
+        ended.append(training.model.state_dict())
+    for name, weight in ended[0].items():
+        assert torch.equal(ended[1][name], weight), name
 
 
 def test_distillation_and_a_teacher_come_together():
