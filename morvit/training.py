@@ -121,7 +121,7 @@ class Training:
         many = len(data) * self.architecture.classes > MOST_TAUGHT
         if self.teacher is None or self.taught is not None or is_moving or many:
             return
-        places = torch.arange(len(data)).split(TAUGHT_BATCH)
+        places = torch.split(torch.arange(len(data)), TAUGHT_BATCH)
         answers = [self._taught(normalised(data.batch(part)[0])) for part in places]
         self.taught = torch.cat(answers)
 

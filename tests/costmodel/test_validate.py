@@ -9,6 +9,7 @@ from domain.fit import Fit, ValidationRow
 from domain.store import (
     FIRST_SWEEP,
     REFERENCE_FIT,
+    SWEEP_AGAIN,
     load,
     read_journal,
     reference_fits,
@@ -68,12 +69,12 @@ def test_a_process_that_was_ended_is_a_sentence():
         made([first, ended], workers=2)
 
 
-def test_the_committed_machines_come_by_name_and_have_two_threads_and_one():
+def test_the_committed_machines_come_by_name_and_have_two_occasions_and_one_thread():
     sweeps = reference_sweeps()
     assert list(sweeps) == ["zen3", "xeon6", "zen4"]
     assert reference_journal().parent == sweeps["zen3"][2]
     for folders in sweeps.values():
-        assert {"1-a", FIRST_SWEEP} <= {folder.name for folder in folders}
+        assert {"1-a", FIRST_SWEEP, SWEEP_AGAIN} <= {folder.name for folder in folders}
 
 
 def test_a_machine_is_spoken_for_by_its_own_fit_of_most_threads_in_fp32():
