@@ -182,7 +182,9 @@ def fit_machines(
                 environment=first.environment,
                 rates=first.rates,
                 coefficients=coefficients_of(
-                    posterior.values_at(at), posterior.covariance_at(at), beliefs
+                    posterior.values_at(at),
+                    posterior.covariance_at(at),
+                    beliefs_at(at, beliefs, posterior.deviations),
                 ),
                 covariance=tuple_of(posterior.covariance_at(at)),
                 # What held-out points showed, not what the fit believes of itself.
@@ -310,6 +312,16 @@ def prior_of(points: Points) -> Beliefs:
     """Beliefs about the machine where nobody measured one like it."""
     kind = next(iter(points.values()))[0].environment.kind
     return prior("cpu" if kind == "cpu" else "gpu")
+
+
+def beliefs_at(
+    setting: Mapping[str, float], beliefs: Beliefs, deviations: Sequence[Deviation]
+) -> Beliefs:
+    """The beliefs where the covariates are these: as much less sure as coefficients may deviate there."""
+    moves = {name: [log_sd] for name, (_, log_sd) in beliefs.items()}
+    for each in deviations:
+        moves[each.coefficient].append(each.log_sd * setting[each.covariate])
+    return {name: (median, math.hypot(*moves[name])) for name, (median, _) in beliefs.items()}
 
 
 def coefficients_of(

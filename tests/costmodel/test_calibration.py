@@ -17,7 +17,7 @@ from costmodel.accuracy import (
     occasion_pairs,
     summary_of,
 )
-from costmodel.calibration import fit_machine, fit_machines
+from costmodel.calibration import beliefs_at, fit_machine, fit_machines
 from costmodel.hierarchy import class_of_machines
 from costmodel.points import (
     TooFewPoints,
@@ -29,6 +29,7 @@ from costmodel.points import (
 )
 from costmodel.published import fits_of_published
 from costmodel.reach import device_of
+from costmodel.regression import Deviation
 from costmodel.transfer import forecast
 from domain.catalogue import devices, published
 from domain.compact import compacted
@@ -377,3 +378,16 @@ def test_a_journal_without_a_valid_record_is_corrupt(content, tmp_path):
         assert done.returncode == 6, done.stderr
         assert "Traceback" not in done.stderr
     assert not list(tmp_path.rglob("*.json"))
+
+
+def test_what_may_deviate_in_a_setting_is_believed_less_there():
+    beliefs = {"call_s": (1e-5, 0.3), "stage_s": (2e-5, 0.4)}
+    deviations = [
+        Deviation(coefficient="call_s", covariate="half", log_sd=0.4),
+        Deviation(coefficient="call_s", covariate="threads", log_sd=0.5),
+    ]
+    assert beliefs_at({"half": 0.0, "threads": 0.0}, beliefs, deviations) == beliefs
+    half = beliefs_at({"half": 1.0, "threads": 0.0}, beliefs, deviations)
+    assert half == {"call_s": (1e-5, pytest.approx(0.5)), "stage_s": (2e-5, 0.4)}
+    both = beliefs_at({"half": 1.0, "threads": 2.0}, beliefs, deviations)
+    assert both["call_s"][1] == pytest.approx(1.25**0.5)
