@@ -65,7 +65,8 @@ def belief_before(fit: Fit) -> Belief:
     own = np.array([DEVICE_LOG_SD.get(name, 0.0) for name in names])
     software = np.array([SOFTWARE_LOG_SD.get(name, 0.0) for name in names])
     if fit.scope == "class":
-        spread = np.diag(own**2 + software**2) + fit.device_log_sd**2 * np.outer(signs, signs)
+        apart = fit.device_log_sd**2 + fit.rates_log_sd**2
+        spread = np.diag(own**2 + software**2) + apart * np.outer(signs, signs)
     else:
         spread = SAME_DEVICE_LOG_SD**2 * np.outer(signs, signs)
     return Belief(
@@ -208,6 +209,7 @@ def _timed_fit(
             "discrepancy": discrepancy,
             "residual_log_sd": PROCEDURE_SCALE * left_over_log_sd(fit),
             "device_log_sd": 0.0,
+            "rates_log_sd": 0.0,
             "scale": None,
             "drift_log_sd": fit.drift_log_sd,
             "points": len(timings),

@@ -15,9 +15,11 @@ from costmodel.points import (
     TooFewPoints,
     configuration_of,
     drift_log_sd,
+    kernel_share,
     machine_of,
     name_of,
     noise_log_sd,
+    runs_like,
     setting_of,
     stages_of_runs_s,
     usable_points,
@@ -150,6 +152,7 @@ def fit_machines(
     points, left_out = with_peaks(usable_points(taken))
     if len(points) < LEAST_POINTS:
         raise TooFewPoints(f"wanted four measured points at least, got {len(points)}")
+    others_said = "" if beliefs is None else ", believed beforehand as other CPUs say"
     beliefs = beliefs or prior_of(points)
     observations = machine_observations(points)
     posterior = posterior_of(observations, beliefs)
@@ -192,7 +195,7 @@ def fit_machines(
                 scale=scale_of([missed[name] / held_out[name].whole_log_sd for name in own]),
                 noise_log_sd=noise_log_sd(own),
                 drift_log_sd=drift_log_sd(
-                    each for each in taken if name_of(each) in own and _is_of(each, first)
+                    each for each in runs_like(first, taken) if name_of(each) in own
                 ),
                 discrepancy=discrepancy,
                 points=len(own),
@@ -200,7 +203,8 @@ def fit_machines(
                 provenance=f"{sum(map(len, own.values()))} runs of {len(own)} points, fitted with "
                 f"{len(points) - len(own)} of other settings, taken {first.taken_at[:10]} on "
                 f"{first.environment.device_name} with {threads} "
-                f"thread{'' if threads == 1 else 's'}",
+                f"thread{'' if threads == 1 else 's'}, over its calibration kernel to the power of "
+                f"{kernel_share(runs_like(first, taken)):.2f}{others_said}",
                 taken_on=first.taken_at[:10],
                 made_by=made_by,
                 routed_points=sum(runs[0].workload.routing.mean_depth < 1 for runs in own.values()),
@@ -208,10 +212,6 @@ def fit_machines(
             )
         )
     return tuple(fits), left_out
-
-
-def _is_of(one: Measurement, other: Measurement) -> bool:
-    return one.environment.key() == other.environment.key()
 
 
 def fit_machine(measurements: Iterable[Measurement], made_by: str) -> Fit:

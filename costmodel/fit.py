@@ -9,6 +9,7 @@ from threadpoolctl import threadpool_limits
 
 from costmodel.calibration import fit_machines
 from costmodel.hierarchy import beliefs_about, class_of_machines
+from costmodel.points import usable_points, with_peaks
 from costmodel.published import fits_of_published
 from domain.catalogue import devices, published
 from domain.fit import Fit
@@ -55,7 +56,7 @@ def fit(
             list(reference_sweeps().values()) if reference and journal is None else [(journal,)]
         )
         journals = [_measurements_of(each) for each in asked]
-        fits = _reference_fits(journals, made_by) if reference else ()
+        fits = _reference_fits(journals, made_by) if reference and journal is None else ()
         fits = (*(fit for each in journals for fit in _fits_of(each, made_by)), *fits)
     # The newest file is what others show first: the first precision's is written last.
     for each in reversed(fits):
@@ -78,15 +79,27 @@ def _measurements_of(asked: Sequence[Path | None]) -> list[Measurement]:
 def _reference_fits(journals: Sequence[Sequence[Measurement]], made_by: str) -> tuple[Fit, ...]:
     """Stores each machine by itself alone, for beliefs; gives the class of them all."""
     by_itself = [fit_machines(each, made_by)[0] for each in journals]
-    for fit in (each for own in by_itself for each in own if each.precisions == ("fp32",)):
-        save(fit, alone_root() / f"{fit.name}.json")
+    alone = {
+        alone_root() / f"{fit.name}.json": fit
+        for own in by_itself
+        for fit in own
+        if fit.precisions == ("fp32",)
+    }
+    for path, fit in alone.items():
+        save(fit, path)
+    # A machine that is no longer committed must not go on speaking.
+    for path in set(alone_root().glob("*.json")) - set(alone):
+        path.unlink()
     # What an unmeasured CPU is told rests on one setting of each, the first.
     return (class_of_machines([own[0] for own in by_itself]),)
 
 
 def _fits_of(measurements: Sequence[Measurement], made_by: str) -> tuple[Fit, ...]:
     """The fits of one machine, by what others say of it and its own runs; what was left out is said."""
-    beliefs = beliefs_about(measurements, alone_fits()) if measurements else None
+    # Of several machines in a journal the newest is fitted: only its own usable runs say which it is.
+    points, _ = with_peaks(usable_points(measurements))
+    own = [run for runs in points.values() for run in runs]
+    beliefs = beliefs_about(own, alone_fits()) if own else None
     fits, left_out = fit_machines(measurements, made_by, beliefs)
     for sentence in left_out:
         warn(sentence)

@@ -11,32 +11,33 @@ import numpy as np
 
 from costmodel.calibration import Beliefs, coefficients_of, tuple_of, united
 from costmodel.latency import prior
+from costmodel.reach import check_coefficients
+from costmodel.work import Array
 from domain.fit import Fit
 from domain.measurement import Measurement
 
-# Spread between CPUs that one measured machine cannot tell: assumed.
+# Assumed: the spread between CPUs where one alone was measured; and what a data sheet's rates may be from
+# those that fixed kernels reach, which no measured machine has told.
 ASSUMED_CPU_LOG_SD = 0.35
 
 
 def class_of_machines(machines: Sequence[Fit]) -> Fit:
-    """What measured CPUs say of others: their shares of peak, and how far they differ.
+    """What measured CPUs say of others: their shares of what kernels reach, and how far they differ.
 
     The mean of their log coefficients. Another one is as unsure of each as they are themselves, or as
-    a further draw beside n of them, (1 + 1/n) s², where they differ by more. One alone does not tell
-    how far CPUs differ; that is assumed.
+    a further draw beside n of them, (1 + 1/n) s̃², where they differ by more (`moderated`). One alone
+    does not tell how far CPUs differ; that is assumed.
     """
     first, count = machines[0], len(machines)
+    names = [each.name for each in first.coefficients]
     logs = np.log([[each.value for each in machine.coefficients] for machine in machines])
     mean, covariance = logs.mean(axis=0), np.mean([each.covariance for each in machines], axis=0)
-    assumed, said = (
-        ASSUMED_CPU_LOG_SD,
-        f"the spread between CPUs is assumed, {ASSUMED_CPU_LOG_SD} in log",
-    )
+    assumed = f"{ASSUMED_CPU_LOG_SD} in log"
+    said = f"the spread between CPUs is assumed, {assumed}"
     if count > 1:
-        apart = (1 + 1 / count) * logs.var(axis=0, ddof=1)
+        apart = (1 + 1 / count) * moderated(logs, names)
         covariance = covariance + np.diag(np.maximum(apart - np.diag(covariance), 0.0))
-        assumed, said = 0.0, f"the spread between CPUs is that of these {count}"
-    names = [each.name for each in first.coefficients]
+        said = f"the spread between CPUs is that of these {count}, beside a data sheet's rates {assumed}"
     kind = "cpu" if first.device_class == "cpu" else "gpu"
     return Fit(
         **{
@@ -53,7 +54,8 @@ def class_of_machines(machines: Sequence[Fit]) -> Fit:
             "covariance": tuple_of(covariance),
             "residual_log_sd": max(machine.residual_log_sd for machine in machines),
             "noise_log_sd": max(machine.noise_log_sd for machine in machines),
-            "device_log_sd": assumed,
+            "device_log_sd": ASSUMED_CPU_LOG_SD if count == 1 else 0.0,
+            "rates_log_sd": 0.0 if count == 1 else ASSUMED_CPU_LOG_SD,
             # What is left over, and how its neighbours disturb it, is each machine's own.
             "discrepancy": None,
             "drift_log_sd": 0.0,
@@ -67,6 +69,17 @@ def class_of_machines(machines: Sequence[Fit]) -> Fit:
             "provenance": "; ".join(machine.provenance for machine in machines) + f"; {said}",
         }
     )
+
+
+def moderated(logs: Array, names: Sequence[str]) -> Array:
+    """Variance between machines of each log coefficient, one row a machine: half its own, half of all.
+
+    Few machines may agree by chance in one. What all have is the mean of the variances over those of
+    the wide prior (Smyth 2004, moderated t, with as many degrees of freedom before as after).
+    """
+    wide = np.array([prior("cpu")[name][1] for name in names]) ** 2
+    own = logs.var(axis=0, ddof=1) / wide
+    return np.asarray((own + own.mean()) / 2 * wide)
 
 
 def beliefs_from(machines: Sequence[Fit]) -> Beliefs | None:
@@ -85,10 +98,11 @@ def beliefs_from(machines: Sequence[Fit]) -> Beliefs | None:
 
 
 def beliefs_about(runs: Sequence[Measurement], machines: Sequence[Fit]) -> Beliefs | None:
-    """What `machines`, each by its fp32 fits alone, say beforehand of the one that `runs` measured.
+    """What `machines`, each by its fits alone, say beforehand of the one that the usable `runs` measured.
 
     Of each other machine the fit that was made where all deviations are zero: in fp32, and on one
     thread where the runs have several numbers of them. None where fewer than two can say anything.
+    Raises CorruptFile where a fit has other coefficients than this model.
     """
     own = runs[0].environment
     threads = {run.environment.threads for run in runs}
@@ -97,7 +111,9 @@ def beliefs_about(runs: Sequence[Measurement], machines: Sequence[Fit]) -> Belie
         return None
     nearest: dict[str, Fit] = {}
     for each in sorted(machines, key=lambda fit: abs(math.log2(_threads(fit) / base))):
-        is_alike = (each.device_class, each.runtime) == (own.kind, runs[0].workload.runtime)
+        check_coefficients(each)
+        alike = (own.kind, runs[0].workload.runtime, ("fp32",))
+        is_alike = (each.device_class, each.runtime, each.precisions) == alike
         if is_alike and each.device_id != own.machine_id:
             nearest.setdefault(each.device_id, each)
     return beliefs_from([nearest[name] for name in sorted(nearest)])

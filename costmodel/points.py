@@ -82,6 +82,16 @@ def machine_key(environment: Environment) -> str:
     return Environment(**{**dict(environment), "threads": 1, "flags": flags}).key()
 
 
+def runs_like(one: Measurement, measurements: Iterable[Measurement]) -> list[Measurement]:
+    """Usable runs in the environment and runtime of `one`, split by stage, as the clock timed them."""
+    own = (one.environment.key(), one.workload.runtime)
+    return [
+        each
+        for each in _usable(measurements)
+        if each.depths and (each.environment.key(), each.workload.runtime) == own
+    ]
+
+
 def at_typical_speed(
     measurements: Sequence[Measurement], share: float | None = None
 ) -> list[Measurement]:

@@ -34,7 +34,10 @@ THIN_EVIDENCE: dict[tuple[str, Runtime], str] = {
     ("gpu", "engine"): "engines of 2019 to 2023 were fitted: today's are likely faster",
     ("gpu", "compiled"): "one GPU with current software was fitted for compiled networks",
     ("cpu", "compiled"): "one CPU was fitted for compiled networks; the spread between is assumed",
-    ("cpu", "eager"): "few CPUs were measured",
+    (
+        "cpu",
+        "eager",
+    ): "few CPUs were measured; how far a data sheet is from what kernels reach is assumed",
 }
 # Executors and routings that the class fits (plain networks) have not seen: compaction, ragged
 # attention (packed attention reached 0.72 of padded in one published H100 case).
@@ -124,7 +127,8 @@ def reach_of(workload: Workload, device: DeviceSpec, fits: Sequence[Fit]) -> Rea
 def routing_log_sd(fit: Fit) -> float:
     """What routing may add to a network, beside what is modelled of it: 0 ± 0.15 until it is timed.
 
-    (1/σ² + k/s²)^-½ after k timings of routed networks, each as near as the fit's own left over.
+    (1/σ² + k/s²)^-½ after k timings of routed networks, each as near as the fit's own left over. How
+    far CPUs differ in it is in the coefficients of their class.
     """
     told = fit.routed_points / fit.residual_log_sd**2
     return 1 / math.sqrt(UNSEEN_ROUTING_LOG_SD**-2 + told)
@@ -192,6 +196,7 @@ def machine_seen(
         name=environment.device_name,
         device_class="cpu" if environment.kind == "cpu" else "dc_gpu",
         family=environment.device_name,
+        is_measured=True,
         parallel_units=environment.threads,
         peak_flop_per_s={
             precision: seen(peak)

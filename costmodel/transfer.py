@@ -56,6 +56,7 @@ def forecast(workload: Workload, device: DeviceSpec, fits: Sequence[Fit]) -> Pre
     log_sd = math.hypot(
         _own_log_sd(reach.fit, stages, unjudged(workload, reach.fit)),
         reach.fit.device_log_sd,
+        0.0 if device.is_measured else reach.fit.rates_log_sd,
         reach.fit.drift_log_sd,
         reach.extra_log_sd,
         host_log_sd,

@@ -63,6 +63,9 @@ class DeviceSpec(Record):
     form_factor: str = ""
     host_requirement: str = ""
     notes: str = ""
+    is_measured: bool = Field(
+        default=False, description="its rates are what fixed kernels reached, no data sheet's"
+    )
     least_power_cap_w: Figure | None = None
     power_cap_w: Positive | None = Field(
         default=None, description="what its owner holds it to; no data sheet says so"

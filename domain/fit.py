@@ -70,7 +70,8 @@ class Fit(Record):
     `covariance` is of the logarithms, in the order of `coefficients`. `residual_log_sd` is the
     spread left over between the model and a workload; `scale` what held-out points missed over the
     spread that the fit itself promised there, where it was asked. `device_log_sd` is the spread between devices of the
-    class, which a prediction for an unseen device carries in addition; `drift_log_sd` how far a
+    class, which a prediction for an unseen device carries in addition; `rates_log_sd` what it carries where the
+    device's rates are a data sheet's and the fit's shares are of what fixed kernels reached; `drift_log_sd` how far a
     shared machine's own speed wanders from run to run. `routed_points` counts the timings that it rests on in
     which tokens left on the way.
     """
@@ -90,6 +91,7 @@ class Fit(Record):
     residual_log_sd: Positive
     scale: Annotated[float, Field(gt=0, le=100)] | None = None
     device_log_sd: Annotated[float, Field(ge=0)] = 0.0
+    rates_log_sd: Annotated[float, Field(ge=0)] = 0.0
     noise_log_sd: Annotated[float, Field(ge=0)] = 0.0
     drift_log_sd: Annotated[float, Field(ge=0)] = 0.0
     discrepancy: Discrepancy | None = None

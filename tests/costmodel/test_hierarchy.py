@@ -11,11 +11,16 @@ from costmodel.hierarchy import (
     beliefs_about,
     beliefs_from,
     class_of_machines,
+    moderated,
 )
 from costmodel.latency import prior
+from costmodel.points import kernel_share
+from costmodel.reach import device_of
+from costmodel.transfer import forecast
+from domain.device import DeviceSpec
 from domain.fit import Fit
 from domain.measurement import Environment, Measurement
-from tests.costmodel.machines import ENVIRONMENT, journal_of, logs_of, with_values
+from tests.costmodel.machines import ENVIRONMENT, journal_of, logs_of, with_values, workload
 
 FIT = fit_machine(journal_of(), "test")
 COUNT = len(FIT.coefficients)
@@ -29,7 +34,9 @@ def test_a_class_lies_amid_its_machines_and_is_as_unsure_as_they_are_or_differ(a
     spoken = class_of_machines(machines)
     assert logs_of(spoken) == pytest.approx(logs_of(FIT) + np.mean(apart, axis=0))
     own, told = np.array(FIT.covariance), np.array(spoken.covariance)
-    further = (1 + 1 / len(apart)) * np.var(apart, axis=0, ddof=1)
+    wide = np.array([log_sd for _, log_sd in prior("cpu").values()]) ** 2
+    own_share = np.var(apart, axis=0, ddof=1) / wide
+    further = (1 + 1 / len(apart)) * (own_share + own_share.mean()) / 2 * wide
     assert np.diag(told) == pytest.approx(np.maximum(np.diag(own), further))
     # What one is unsure of together stays so; that they differ in two says nothing of the two.
     assert told - np.diag(np.diag(told)) == pytest.approx(own - np.diag(np.diag(own)))
@@ -45,8 +52,26 @@ def test_the_class_of_one_machine_is_that_machine():
     assert spoken.device_log_sd == ASSUMED_CPU_LOG_SD
 
 
-def test_two_machines_tell_how_far_cpus_differ_so_that_nothing_is_assumed_beside():
-    assert class_of_machines([FIT, with_values(FIT, logs_of(FIT) + 0.1)]).device_log_sd == 0
+def test_two_machines_tell_how_far_cpus_differ_but_not_how_far_their_data_sheets_do():
+    alone = class_of_machines([FIT])
+    both = class_of_machines([FIT, with_values(FIT, logs_of(FIT) + 0.1)])
+    assert (alone.device_log_sd, alone.rates_log_sd) == (ASSUMED_CPU_LOG_SD, 0)
+    assert (both.device_log_sd, both.rates_log_sd) == (0, ASSUMED_CPU_LOG_SD)
+    measured = device_of(FIT)
+    said = DeviceSpec(**{**dict(measured), "is_measured": False})
+    narrow, wide = (forecast(workload(), device, [both]).latency_s for device in (measured, said))
+    assert wide.value == narrow.value
+    assert wide.high / wide.low > 1.5 * narrow.high / narrow.low
+
+
+@given(st.lists(st.floats(-2, 2), min_size=2, max_size=4))
+def test_machines_that_agree_in_one_coefficient_by_chance_are_not_sure_of_it(apart):
+    logs = np.zeros((len(apart), COUNT))
+    logs[:, 0] = apart
+    names = [each.name for each in FIT.coefficients]
+    own, others = np.var(apart, ddof=1), moderated(logs, names)[1:]
+    wide = np.array([prior("cpu")[name][1] for name in names]) ** 2
+    assert others == pytest.approx(own / wide[0] / COUNT / 2 * wide[1:])
 
 
 def test_a_class_of_machines_that_routed_knows_what_routing_adds():
@@ -117,3 +142,11 @@ def test_what_is_surely_believed_stays_and_what_is_not_follows_the_runs():
         assert each.value == pytest.approx(sure[each.name][0], rel=0.01)
     as_wide = fit_machines(journal_of(), "test", wide)[0][0].coefficients
     assert [each.value for each in as_wide] == [each.value for each in free]
+
+
+def test_a_fit_says_whom_it_believed_and_how_far_its_samples_went_along_with_the_kernel():
+    journal = journal_of()
+    told = fit_machines(journal, "test", prior("cpu"))[0][0].provenance
+    alone = fit_machines(journal, "test")[0][0].provenance
+    assert told == f"{alone}, believed beforehand as other CPUs say"
+    assert f"to the power of {kernel_share(journal):.2f}" in alone
