@@ -44,7 +44,8 @@ SWEEP_AGAIN = "2-b"
 # energy windows.
 # Fit format 1: the first. 2: other coefficients, their prior spreads, what neighbours share, a
 # machine's drift, the scope `timed`; later, where a machine promises by itself, `scale` and `log_sd`; later
-# still, launches in plain calls (fits of before are refused for their coefficients).
+# still, launches in plain calls (fits of before are refused for their coefficients); then `rates_log_sd`,
+# which fits of before lack and do not need.
 
 
 def results_root() -> Path:
