@@ -172,6 +172,7 @@ def fit_machines(
         own = settings[threads, precision]
         first = next(iter(own.values()))[0]
         at = setting_of(first)
+        timed = runs_like(first, taken)
         fits.append(
             Fit(
                 name=f"machine-{first.environment.machine_id}-{first.workload.runtime}"
@@ -194,9 +195,7 @@ def fit_machines(
                 residual_log_sd=spread_of([missed[name] for name in own]),
                 scale=scale_of([missed[name] / held_out[name].whole_log_sd for name in own]),
                 noise_log_sd=noise_log_sd(own),
-                drift_log_sd=drift_log_sd(
-                    each for each in runs_like(first, taken) if name_of(each) in own
-                ),
+                drift_log_sd=drift_log_sd(each for each in timed if name_of(each) in own),
                 discrepancy=discrepancy,
                 points=len(own),
                 measurements=tuple(sorted(own)),
@@ -204,7 +203,7 @@ def fit_machines(
                 f"{len(points) - len(own)} of other settings, taken {first.taken_at[:10]} on "
                 f"{first.environment.device_name} with {threads} "
                 f"thread{'' if threads == 1 else 's'}, over its calibration kernel to the power of "
-                f"{kernel_share(runs_like(first, taken)):.2f}{others_said}",
+                f"{kernel_share(timed):.2f}{others_said}",
                 taken_on=first.taken_at[:10],
                 made_by=made_by,
                 routed_points=sum(runs[0].workload.routing.mean_depth < 1 for runs in own.values()),

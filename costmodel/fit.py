@@ -98,9 +98,7 @@ def _fits_of(measurements: Sequence[Measurement], made_by: str) -> tuple[Fit, ..
     """The fits of one machine, by what others say of it and its own runs; what was left out is said."""
     # Of several machines in a journal the newest is fitted: only its own usable runs say which it is.
     points, _ = with_peaks(usable_points(measurements))
-    own = [run for runs in points.values() for run in runs]
-    beliefs = beliefs_about(own, alone_fits()) if own else None
-    fits, left_out = fit_machines(measurements, made_by, beliefs)
+    fits, left_out = fit_machines(measurements, made_by, beliefs_about(points, alone_fits()))
     for sentence in left_out:
         warn(sentence)
     return fits

@@ -11,10 +11,10 @@ import numpy as np
 
 from costmodel.calibration import Beliefs, coefficients_of, tuple_of, united
 from costmodel.latency import prior
+from costmodel.points import Points
 from costmodel.reach import check_coefficients
 from costmodel.work import Array
 from domain.fit import Fit
-from domain.measurement import Measurement
 
 # Assumed: the spread between CPUs where one alone was measured; and what a data sheet's rates may be from
 # those that fixed kernels reach, which no measured machine has told.
@@ -97,27 +97,24 @@ def beliefs_from(machines: Sequence[Fit]) -> Beliefs | None:
     }
 
 
-def beliefs_about(runs: Sequence[Measurement], machines: Sequence[Fit]) -> Beliefs | None:
-    """What `machines`, each by its fits alone, say beforehand of the one that the usable `runs` measured.
+def beliefs_about(points: Points, machines: Sequence[Fit]) -> Beliefs | None:
+    """What `machines`, each by its fits alone, say beforehand of the one that has these points.
 
     Of each other machine the fit that was made where all deviations are zero: in fp32, and on one
-    thread where the runs have several numbers of them. None where fewer than two can say anything.
+    thread where the points have several numbers of them. None where fewer than two can say anything.
     Raises CorruptFile where a fit has other coefficients than this model.
     """
+    runs = [run for of_point in points.values() for run in of_point]
+    if all(run.workload.precision != "fp32" for run in runs):
+        return None
     own = runs[0].environment
     threads = {run.environment.threads for run in runs}
     base = 1 if len(threads) > 1 else own.threads
-    if all(run.workload.precision != "fp32" for run in runs):
-        return None
     nearest: dict[str, Fit] = {}
-    for each in sorted(machines, key=lambda fit: abs(math.log2(_threads(fit) / base))):
+    for each in sorted(machines, key=lambda fit: abs(math.log2(fit.threads / base))):
         check_coefficients(each)
         alike = (own.kind, runs[0].workload.runtime, ("fp32",))
         is_alike = (each.device_class, each.runtime, each.precisions) == alike
         if is_alike and each.device_id != own.machine_id:
             nearest.setdefault(each.device_id, each)
     return beliefs_from([nearest[name] for name in sorted(nearest)])
-
-
-def _threads(fit: Fit) -> int:
-    return 1 if fit.environment is None else fit.environment.threads

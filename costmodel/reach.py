@@ -34,10 +34,7 @@ THIN_EVIDENCE: dict[tuple[str, Runtime], str] = {
     ("gpu", "engine"): "engines of 2019 to 2023 were fitted: today's are likely faster",
     ("gpu", "compiled"): "one GPU with current software was fitted for compiled networks",
     ("cpu", "compiled"): "one CPU was fitted for compiled networks; the spread between is assumed",
-    (
-        "cpu",
-        "eager",
-    ): "few CPUs were measured; how far a data sheet is from what kernels reach is assumed",
+    ("cpu", "eager"): "few CPUs were measured; how far data sheets are from them is assumed",
 }
 # Executors and routings that the class fits (plain networks) have not seen: compaction, ragged
 # attention (packed attention reached 0.72 of padded in one published H100 case).

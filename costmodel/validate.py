@@ -175,7 +175,7 @@ def machine_accuracy(name: str) -> Accuracy:
     points = _points_of(sweeps.values())
     pairs: list[HeldOut] = []
     rows: list[ValidationRow] = []
-    beliefs = beliefs_about(_all_of(points), alone_fits())
+    beliefs = beliefs_about(points, alone_fits())
     found = held_out_predictions(points, beliefs)
     for split, members in cpu_pairs(points, found, beliefs).items():
         own = {pair.point: points[pair.point] for pair in members}
@@ -213,15 +213,7 @@ def fit_of(points: Points, fits: Sequence[Fit]) -> Fit:
     own = [fit for fit in fits if fit.environment is not None and fit.device_id == machine]
     if not own:
         raise Complaint(f"no committed fit of {machine}; run `python -m costmodel.fit --reference`")
-    return max(own, key=lambda fit: (_threads(fit), fit.precisions == ("fp32",)))
-
-
-def _all_of(points: Points) -> list[Measurement]:
-    return [run for runs in points.values() for run in runs]
-
-
-def _threads(fit: Fit) -> int:
-    return 0 if fit.environment is None else fit.environment.threads
+    return max(own, key=lambda fit: (fit.threads, fit.precisions == ("fp32",)))
 
 
 def _points_of(sweeps: Iterable[Sequence[Measurement]], share: float | None = None) -> Points:
@@ -241,7 +233,7 @@ def own_accuracy(
     can be, Complaint where the other occasion has no point of the same machine.
     """
     points, left_out = with_peaks(usable_points(measurements))
-    pairs = machine_pairs(points, beliefs_about(_all_of(points), alone_fits()))
+    pairs = machine_pairs(points, beliefs_about(points, alone_fits()))
     rows = []
     for split in dict.fromkeys(pair.split for pair in pairs):
         members = [pair for pair in pairs if pair.split == split]

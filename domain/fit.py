@@ -103,6 +103,11 @@ class Fit(Record):
     made_by: Sentence
     domain: tuple[tuple[str, float, float], ...] = ()
 
+    @property
+    def threads(self) -> int:
+        """Threads of the machine that it was made on; one where it is of no machine."""
+        return 1 if self.environment is None else self.environment.threads
+
     @model_validator(mode="after")
     def _square(self) -> Self:
         size = len(self.coefficients)

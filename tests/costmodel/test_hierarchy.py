@@ -107,9 +107,9 @@ def test_one_machine_does_not_tell_what_is_its_own_and_none_speaks_for_itself():
     own, one, other = (
         machine_named(name) for name in (runs[0].environment.machine_id, "one", "other")
     )
-    assert beliefs_about(runs, [one]) is None
-    assert beliefs_about(runs, [own, one]) is None
-    assert beliefs_about(runs, [own, one, other]) == beliefs_from([one, other])
+    assert beliefs_about({"point": runs}, [one]) is None
+    assert beliefs_about({"point": runs}, [own, one]) is None
+    assert beliefs_about({"point": runs}, [own, one, other]) == beliefs_from([one, other])
 
 
 def test_beliefs_are_of_the_threads_at_which_a_fit_starts():
@@ -117,8 +117,8 @@ def test_beliefs_are_of_the_threads_at_which_a_fit_starts():
     two = journal_of(runs=1)
     alone = Environment(**{**dict(ENVIRONMENT), "threads": 1})
     both = [*two, *(Measurement(**{**dict(run), "environment": alone}) for run in two)]
-    assert beliefs_about(two, machines) == beliefs_from([machines[1], machines[3]])
-    assert beliefs_about(both, machines) == beliefs_from([machines[0], machines[2]])
+    assert beliefs_about({"point": two}, machines) == beliefs_from([machines[1], machines[3]])
+    assert beliefs_about({"point": both}, machines) == beliefs_from([machines[0], machines[2]])
 
 
 def test_cpus_say_nothing_of_a_gpu_nor_eager_networks_of_compiled_ones_nor_fp32_of_bf16():
@@ -127,10 +127,10 @@ def test_cpus_say_nothing_of_a_gpu_nor_eager_networks_of_compiled_ones_nor_fp32_
     gpu = Measurement(
         **{**dict(run), "environment": Environment(**{**dict(ENVIRONMENT), "kind": "cuda"})}
     )
-    assert beliefs_about([gpu], machines) is None
+    assert beliefs_about({"point": [gpu]}, machines) is None
     compiled = [Fit(**{**dict(each), "runtime": "compiled"}) for each in machines]
-    assert beliefs_about([run], compiled) is None
-    assert beliefs_about(journal_of(runs=1, precision="bf16"), machines) is None
+    assert beliefs_about({"point": [run]}, compiled) is None
+    assert beliefs_about({"point": journal_of(runs=1, precision="bf16")}, machines) is None
 
 
 def test_what_is_surely_believed_stays_and_what_is_not_follows_the_runs():
