@@ -156,7 +156,9 @@ def fit_machines(
     beliefs = beliefs or prior_of(points)
     observations = machine_observations(points)
     posterior = posterior_of(observations, beliefs)
-    discrepancy = machine_discrepancy(points, observations.log_sd, posterior.residuals)
+    discrepancy = machine_discrepancy(
+        places_of(points), observations.log_sd, posterior.residuals
+    )
     held_out = held_out_predictions(points, beliefs)
     missed = {
         name: math.log(whole_s(points[name]) / stages.whole_s) for name, stages in held_out.items()
@@ -265,7 +267,7 @@ def predictions_without(
     TooFewPoints where a fold is all there is.
     """
     observations, beliefs = machine_observations(points), beliefs or prior_of(points)
-    owner = _owners(points, observations)
+    owner, places = _owners(points, observations), places_of(points)
     every = posterior_of(observations, beliefs)
     found = {}
     for fold in folds:
@@ -274,9 +276,10 @@ def predictions_without(
             raise TooFewPoints(f"wanted points to fit besides {fold}, got none; measure more")
         left_out = np.isin(owner, own)
         posterior = posterior_of(observations.without(left_out), beliefs, start=every.point)
-        rest = {name: runs for name, runs in points.items() if name not in own}
         discrepancy = machine_discrepancy(
-            rest, observations.log_sd[~left_out], posterior.residuals[~left_out]
+            [place for place, is_out in zip(places, left_out, strict=True) if not is_out],
+            observations.log_sd[~left_out],
+            posterior.residuals[~left_out],
         )
         for name in own:
             found[name] = stages_expected(points[name][0], posterior, discrepancy)
@@ -289,21 +292,28 @@ def _owners(points: Points, observations: Observations) -> NDArray[np.str_]:
     return np.repeat(list(points), np.diff([*starts, len(observations.seconds)]))
 
 
-def machine_discrepancy(points: Points, log_sd: Array, residuals: Array) -> Discrepancy | None:
-    """What stages took beside the equations; rows as `machine_observations` of `points` orders them."""
-    features, rows = [], []
-    row = 0
+def places_of(points: Points) -> list[tuple[float, ...] | None]:
+    """Where each of `machine_observations` lies among the others; whole passes do not."""
+    places: list[tuple[float, ...] | None] = []
     for runs in points.values():
         first = runs[0]
         names = {depth.stage for depth in first.depths}
-        for group in groups_of(first.workload, host_runs_ahead=False):
-            if group[0].stage in names:
-                row += 1
-                where = features_of_group(group, setting_of(first))
-                if where is not None:
-                    features.append(where)
-                    rows.append(row)
-        row += 1
+        groups = groups_of(first.workload, host_runs_ahead=False)
+        places.append(None)
+        places += [
+            features_of_group(group, setting_of(first))
+            for group in groups
+            if group[0].stage in names
+        ]
+    return places
+
+
+def machine_discrepancy(
+    places: Sequence[tuple[float, ...] | None], log_sd: Array, residuals: Array
+) -> Discrepancy | None:
+    """What stages took beside the equations; one place, spread and residual for each observation."""
+    rows = [row for row, place in enumerate(places) if place is not None]
+    features = [place for place in places if place is not None]
     return discrepancy_of(features, residuals[rows], log_sd[rows])
 
 

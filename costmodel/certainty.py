@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from costmodel.discrepancy import covariance_of, features_of_group, log_correction
-from costmodel.latency import group_s
+from costmodel.latency import group_slopes_s
 from costmodel.operators import Operator
 from costmodel.work import Array, Machine, Rates, Work
 from domain.fit import Discrepancy
@@ -24,7 +24,6 @@ from domain.fit import Discrepancy
 # How far the median of runs is believed at most: stages are shorter, and their clock marks sit
 # inside the pass.
 STAGE_LOG_SD, WHOLE_LOG_SD = 0.04, 0.015
-SLOPE_STEP = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,12 +81,8 @@ def stages_of(
     Without `has_neighbours` the doubt of the process is not worked out.
     """
     work, rates = Work.of(groups), Rates.of([machine] * len(groups))
-    own_s = group_s(work, rates, coefficients)
-    moved_s = [
-        group_s(work, rates, {**coefficients, name: value * np.exp(SLOPE_STEP)})
-        for name, value in coefficients.items()
-    ]
-    slopes = np.log(np.array(moved_s) / own_s).T / SLOPE_STEP
+    own_s, slopes_s = group_slopes_s(work, rates, coefficients)
+    slopes = np.array([slopes_s[name] for name in coefficients]).T / own_s[:, None]
     places = [features_of_group(group, setting) for group in groups]
     corrections = np.array([log_correction(discrepancy, place) for place in places])
     return Stages(

@@ -8,11 +8,13 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.special import stdtrit
 
 from costmodel.calibration import Beliefs, coefficients_of, tuple_of, united
 from costmodel.latency import prior
 from costmodel.points import Points
 from costmodel.reach import check_coefficients
+from costmodel.transfer import NORMAL_90
 from costmodel.work import Array
 from domain.fit import Fit
 
@@ -25,17 +27,17 @@ def class_of_machines(machines: Sequence[Fit]) -> Fit:
     """What measured CPUs say of others: their shares of what kernels reach, and how far they differ.
 
     The mean of their log coefficients. Another one is as unsure of each as they are themselves, or as
-    a further draw beside n of them, (1 + 1/n) s̃², where they differ by more (`moderated`). One alone
-    does not tell how far CPUs differ; that is assumed.
+    a further draw beside n of them (`variance_of_another`) where they differ by more, times what few
+    machines may tell too little (`short_of`). One alone does not tell how far CPUs differ; that is
+    assumed.
     """
     first, count = machines[0], len(machines)
     names = [each.name for each in first.coefficients]
-    logs = np.log([[each.value for each in machine.coefficients] for machine in machines])
-    mean, covariance = logs.mean(axis=0), np.mean([each.covariance for each in machines], axis=0)
+    mean, covariance = _logs_of(machines).mean(axis=0), _covariance_of(machines)
     assumed = f"{ASSUMED_CPU_LOG_SD} in log"
     said = f"the spread between CPUs is assumed, {assumed}"
     if count > 1:
-        apart = (1 + 1 / count) * moderated(logs, names)
+        apart = short_of(count) ** 2 * variance_of_another(machines)
         covariance = covariance + np.diag(np.maximum(apart - np.diag(covariance), 0.0))
         said = f"the spread between CPUs is that of these {count}, beside a data sheet's rates {assumed}"
     kind = "cpu" if first.device_class == "cpu" else "gpu"
@@ -71,6 +73,32 @@ def class_of_machines(machines: Sequence[Fit]) -> Fit:
     )
 
 
+def _logs_of(machines: Sequence[Fit]) -> Array:
+    return np.log([[each.value for each in machine.coefficients] for machine in machines])
+
+
+def _covariance_of(machines: Sequence[Fit]) -> Array:
+    return np.asarray(np.mean([each.covariance for each in machines], axis=0))
+
+
+def variance_of_another(machines: Sequence[Fit]) -> Array:
+    """Variance of each log coefficient of one more machine about the mean of n: (1 + 1/n) s̃²."""
+    names = [each.name for each in machines[0].coefficients]
+    return np.asarray((1 + 1 / len(machines)) * moderated(_logs_of(machines), names))
+
+
+def short_of(count: int) -> float:
+    """How much wider than a normal's the 90 % interval is whose spread `count` machines told.
+
+    Student's t over the normal, with the degrees of freedom of `moderated`: n − 1 of a coefficient's
+    own and as many of all.
+
+    >>> round(short_of(2), 2), round(short_of(4), 2)
+    (1.78, 1.18)
+    """
+    return float(stdtrit(2 * (count - 1), 0.95)) / NORMAL_90
+
+
 def moderated(logs: Array, names: Sequence[str]) -> Array:
     """Variance between machines of each log coefficient, one row a machine: half its own, half of all.
 
@@ -85,15 +113,19 @@ def moderated(logs: Array, names: Sequence[str]) -> Array:
 def beliefs_from(machines: Sequence[Fit]) -> Beliefs | None:
     """What is believed of a CPU beside those `machines`; None where they are fewer than two.
 
-    Each coefficient of their class as unsure as it is there, and nowhere less sure than the wide
-    prior. One CPU does not tell how far its coefficients are its own.
+    Each coefficient as unsure as the machines are themselves, or as one more beside them is, and
+    nowhere less sure than the wide prior. One CPU does not tell how far its coefficients are its own.
     """
     if len(machines) < 2:
         return None
+    names = [each.name for each in machines[0].coefficients]
+    own = np.diag(_covariance_of(machines))
+    log_sds = np.sqrt(np.maximum(own, variance_of_another(machines)))
+    means = np.exp(_logs_of(machines).mean(axis=0))
     wide = prior("cpu")
     return {
-        each.name: (each.value, min(each.log_sd, wide[each.name][1]))
-        for each in class_of_machines(machines).coefficients
+        name: (float(mean), min(float(log_sd), wide[name][1]))
+        for name, mean, log_sd in zip(names, means, log_sds, strict=True)
     }
 
 

@@ -9,7 +9,8 @@ one device can be carried to another of its class. A coefficient is a number, or
 where it depends on precision, threads or device.
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -26,6 +27,9 @@ IS_ATTENTION = np.array([kind == "attention" for kind in KINDS])
 # Which are split over threads by their number of elements, and how many one thread takes at least.
 IS_SPLIT = np.array([kind in ("activation", "elementwise", "gather") for kind in KINDS])
 GRAIN = 32_768
+# Outputs (rows × columns) that a multiprocessor of a GPU works out at once: shapes that libraries of
+# matrix products come with. A kernel takes the one that suits.
+TILES = ((256, 128), (128, 256), (128, 128), (128, 64), (64, 128), (64, 64))
 # Which efficiency divides the bandwidth, and what a launch costs, for each kind.
 STREAM_OF: dict[Kind, str] = {
     "gemm": "traffic_efficiency",
@@ -48,18 +52,32 @@ CALLS_OF: dict[Kind, str] = {
     "gather": "gather_calls",
 }
 
+# Which kinds of operators take other seconds on the device where a coefficient moves; `cache_reach`
+# moves all of them.
+OF_PRODUCTS = ("gemm_efficiency", "inner_step_s", "rows_half", "inner_half", "columns_half")
+TOUCHED_BY: dict[str, tuple[Kind, ...]] = {
+    **dict.fromkeys(OF_PRODUCTS, ("gemm", "convolution")),
+    "convolution_efficiency": ("convolution",),
+    "attention_efficiency": ("attention",),
+    "attention_half": ("attention",),
+    **{
+        name: tuple(kind for kind in KINDS if STREAM_OF[kind] == name)
+        for name in dict.fromkeys(STREAM_OF.values())
+    },
+    "cache_reach": KINDS,
+}
+
 # name: (unit, prior median on a GPU, on a CPU, prior log sd). The medians are what measured
 # networks and kernels of the class reach (costs of launches: several microseconds a kernel in eager
 # mode, of an operator that is several kernels as many times that; shares of the dense peak: some 0.6
 # to 0.85 for large matrix products); the fit moves them.
-# A size at which half of the rate is reached smooths tiles and waves; where it is far below the
-# sizes that occur it has no effect.
+# The sizes at which half of the rate is reached are of the matrix on a CPU, of its tiles on a GPU.
 COEFFICIENTS: dict[str, tuple[str, float, float, float]] = {
-    "gemm_efficiency": ("share of peak", 0.65, 0.8, 0.5),
+    "gemm_efficiency": ("share of peak", 0.85, 0.8, 0.5),
     "inner_step_s": ("s", 2e-9, 1e-10, 1.0),
-    "rows_half": ("rows", 2.0, 10.0, 1.0),
+    "rows_half": ("rows", 20.0, 10.0, 1.0),
     "inner_half": ("inner size", 32.0, 5.0, 1.0),
-    "columns_half": ("columns", 2.0, 20.0, 1.0),
+    "columns_half": ("columns", 20.0, 20.0, 1.0),
     "convolution_efficiency": ("share of a gemm's", 0.3, 0.5, 1.0),
     "attention_efficiency": ("share of peak", 0.35, 0.4, 0.7),
     "attention_half": ("tokens of an image", 10.0, 20.0, 1.0),
@@ -80,43 +98,93 @@ COEFFICIENTS: dict[str, tuple[str, float, float, float]] = {
 def arithmetic_s(work: Work, rates: Rates, coefficients: Coefficients) -> Array:
     """Seconds of arithmetic: FLOP over the peak, at an efficiency that grows with the shape.
 
-    A product fills tiles only when rows, inner size and columns are long enough: each share is
-    x/(x + half), a smooth form of quantisation. However few the outputs, each step along the inner
+    A CPU's products run faster the longer rows, inner size and columns are: each share is
+    x/(x + half). A GPU's come in tiles (`tiled`). However few the outputs, each step along the inner
     size takes its time: what keeps small products from the peak of a device with many units.
     Attention's share grows with the tokens of an image. Only products and attention have FLOP.
     """
     seconds = np.zeros(work.flop.shape)
-    for is_kind, own_s in ((IS_PRODUCT, _product_s), (IS_ATTENTION, _attention_s)):
-        chosen = is_kind[work.kind]
-        if chosen.all():
-            return own_s(work, rates, coefficients)
-        if chosen.any():
-            seconds[chosen] = own_s(work.taken(chosen), rates, coefficients)
+    for chosen, own in _reckoning(work):
+        seconds[chosen] = _reckoned_s(own, rates, coefficients)
     return seconds
 
 
+def _reckoning(work: Work) -> Iterator[tuple[NDArray[np.bool_], Work]]:
+    """The operators that have FLOP: products, then attention; which they are, and they alone."""
+    for is_kind in (IS_PRODUCT, IS_ATTENTION):
+        chosen = is_kind[work.kind]
+        if chosen.any():
+            yield chosen, work if chosen.all() else work.taken(chosen)
+
+
+def _reckoned_s(own: Work, rates: Rates, coefficients: Coefficients) -> Array:
+    of_kind = _attention_s if IS_ATTENTION[own.kind[0]] else _product_s
+    return of_kind(own, rates, coefficients)
+
+
 def _product_s(work: Work, rates: Rates, coefficients: Coefficients) -> Array:
-    each = _by_operator(work, coefficients)
+    each = {name: _each(work, coefficients[name]) for name in OF_PRODUCTS}
     # Time, not rate: each factor is (x + half)/x.
-    slowness = (
-        (1 + each["inner_half"] / np.maximum(work.inner, 1e-9))
-        * (1 + each["columns_half"] / np.maximum(work.columns, 1e-9))
-        / (each["gemm_efficiency"] * work.along(rates.peak_flop_per_s))
+    slowness = (1 + each["inner_half"] / np.maximum(work.inner, 1e-9)) / (
+        each["gemm_efficiency"] * work.along(rates.peak_flop_per_s)
     )
     is_convolution = work.kind == KINDS.index("convolution")
     if is_convolution.any():
-        share = np.where(is_convolution, each["convolution_efficiency"], 1.0)
-        slowness = slowness / work.beside(share)
+        share = _each(work, coefficients["convolution_efficiency"])
+        slowness = slowness / np.where(work.beside(is_convolution), share, 1.0)
     step_s = each["inner_step_s"] * work.along(rates.slowness)
     steps_s = work.calls * work.inner * step_s
-    rows = 1 + each["rows_half"] / np.maximum(work.rows, 1e-9)
-    return np.asarray(work.flop * rows * slowness + steps_s)
+    shape = _shape_of(work, rates, each["rows_half"], each["columns_half"])
+    return np.asarray(work.flop * shape * slowness + steps_s)
+
+
+def _shape_of(
+    work: Work, rates: Rates, rows_half: float | Array, columns_half: float | Array
+) -> Array:
+    """How much longer than at its rate each product takes for the rows and columns that it has."""
+    whole = (1 + rows_half / np.maximum(work.rows, 1e-9)) * (
+        1 + columns_half / np.maximum(work.columns, 1e-9)
+    )
+    if not rates.in_tiles.any():
+        return np.asarray(whole)
+    units = work.along(rates.units)
+    in_tiles = tiled(work.rows, work.columns, units, rows_half, columns_half)
+    return np.where(work.along(rates.in_tiles), in_tiles, whole)
+
+
+def tiled(
+    rows: Array, columns: Array, units: Array, rows_half: float | Array, columns_half: float | Array
+) -> Array:
+    """How much longer than at its rate a GPU takes for rows × columns outputs: in the best of `TILES`.
+
+    A tile of r × c is worked out faster the longer it is, (1 + rows_half/r)(1 + columns_half/c). The
+    last one of each row and column is padded, and ⌈rows/r⌉⌈columns/c⌉ tiles come in waves of `units`.
+    Of what padding and waves take in log, half counts: that libraries split the inner size or the
+    last wave, and have more shapes than these, smooths it.
+
+    One tile more than there are units makes a second wave, unless smaller tiles fit:
+
+    >>> for many in (108, 109):
+    ...     print(tiled(np.array(256.0), np.array(128.0 * many), np.array(108.0), 40.0, 40.0).round(2))
+    1.52
+    2.1
+    """
+    least: Array | None = None
+    for of_rows, of_columns in TILES:
+        tiles = np.ceil(rows / of_rows) * np.ceil(columns / of_columns)
+        waited = np.where(tiles > units, np.ceil(tiles / units) * units, tiles)
+        slower = (1 + rows_half / of_rows) * (1 + columns_half / of_columns)
+        taken = slower**2 * waited * (of_rows * of_columns)
+        least = taken if least is None else np.minimum(least, taken)
+    assert least is not None, "there are tiles"
+    return np.asarray(np.sqrt(least / np.maximum(rows * columns, 1e-9)))
 
 
 def _attention_s(work: Work, rates: Rates, coefficients: Coefficients) -> Array:
-    each = _by_operator(work, coefficients)
-    longer = 1 + each["attention_half"] / np.maximum(work.columns, 1e-9)
-    rate = each["attention_efficiency"] * work.along(rates.peak_flop_per_s)
+    half = _each(work, coefficients["attention_half"])
+    longer = 1 + half / np.maximum(work.columns, 1e-9)
+    efficiency = _each(work, coefficients["attention_efficiency"])
+    rate = efficiency * work.along(rates.peak_flop_per_s)
     return np.asarray(work.flop * longer / rate)
 
 
@@ -126,8 +194,7 @@ def traffic_s(work: Work, rates: Rates, coefficients: Coefficients) -> Array:
     What one call touches, ws, may lie in the last cache already: the share ws/(ws + reach·cache)
     goes to memory.
     """
-    each = _by_operator(work, coefficients)
-    rate = work.along(rates.memory_bytes_per_s) * _of_kind(work, each, STREAM_OF)
+    rate = work.along(rates.memory_bytes_per_s) * _of_kind(work, coefficients, STREAM_OF)
     is_shared = ~rates.host_runs_ahead & (rates.units > 1)
     if is_shared.any():
         rate = rate * _share_of_cores(work, rates)
@@ -135,7 +202,7 @@ def traffic_s(work: Work, rates: Rates, coefficients: Coefficients) -> Array:
     if not rates.cache_bytes.any():
         return np.asarray(moved / rate)
     touched = moved / np.maximum(work.calls, 1e-9) + 1.0
-    reached = each["cache_reach"] * work.along(rates.cache_bytes)
+    reached = _each(work, coefficients["cache_reach"]) * work.along(rates.cache_bytes)
     return np.asarray(moved * touched / ((touched + reached) * rate))
 
 
@@ -149,21 +216,20 @@ def _share_of_cores(work: Work, rates: Rates) -> Array:
     return np.asarray(np.where(work.beside(IS_SPLIT[work.kind]), busy / units, 1.0))
 
 
-def _by_operator(work: Work, coefficients: Coefficients) -> dict[str, float | Array]:
-    """Each coefficient as one number, or as one an operator where it depends on the group."""
-    return {
-        name: work.along(value) if isinstance(value, np.ndarray) else value
-        for name, value in coefficients.items()
-    }
+def _each(work: Work, coefficient: float | Array) -> float | Array:
+    """A coefficient as one number, or as one an operator where it depends on the group."""
+    return work.along(coefficient) if isinstance(coefficient, np.ndarray) else coefficient
 
 
-def _of_kind(work: Work, each: Mapping[str, float | Array], names: Mapping[Kind, str]) -> Array:
+def _of_kind(work: Work, coefficients: Coefficients, names: Mapping[Kind, str]) -> Array:
     """For every operator the coefficient that `names` gives its kind."""
-    chosen = [each[names[kind]] for kind in KINDS]
+    chosen = [coefficients[names[kind]] for kind in KINDS]
     if not any(isinstance(value, np.ndarray) for value in chosen):
         return work.beside(np.array(chosen)[work.kind])
-    spread = [np.broadcast_to(np.asarray(each, dtype=float), work.flop.shape) for each in chosen]
-    return np.asarray(np.choose(work.kind, spread))
+    of_groups = np.empty((len(KINDS), work.groups))
+    for row, value in zip(of_groups, chosen, strict=True):
+        row[:] = value
+    return work.beside(of_groups[work.kind, work.group])
 
 
 def smooth_maximum(one: Array, other: Array) -> Array:
@@ -179,22 +245,17 @@ def smooth_maximum(one: Array, other: Array) -> Array:
 
 def operator_s(work: Work, rates: Rates, coefficients: Coefficients) -> Array:
     """Device seconds of each operator, without launches."""
-    moving_s = traffic_s(work, rates, coefficients)
-    reckons = (IS_PRODUCT | IS_ATTENTION)[work.kind]
-    if reckons.all():
-        return smooth_maximum(arithmetic_s(work, rates, coefficients), moving_s)
-    if reckons.any():
-        # The rest has no arithmetic: the larger of the two is its traffic.
-        own_s = arithmetic_s(work.taken(reckons), rates, coefficients)
-        moving_s[reckons] = smooth_maximum(own_s, moving_s[reckons])
-    return moving_s
+    seconds = traffic_s(work, rates, coefficients)
+    for chosen, own in _reckoning(work):
+        own_s = _reckoned_s(own, rates, coefficients)
+        seconds[chosen] = smooth_maximum(own_s, seconds[chosen])
+    return seconds
 
 
 def launch_s(work: Work, coefficients: Coefficients) -> Array:
     """Seconds that launching each operator's calls takes."""
-    each = _by_operator(work, coefficients)
-    plain = _of_kind(work, {**each, PLAIN: 1.0}, CALLS_OF)
-    return np.asarray(work.calls * each["call_s"] * plain)
+    plain = _of_kind(work, {**coefficients, PLAIN: 1.0}, CALLS_OF)
+    return np.asarray(work.calls * _each(work, coefficients["call_s"]) * plain)
 
 
 def group_s(work: Work, rates: Rates, coefficients: Coefficients) -> Array:
@@ -202,6 +263,40 @@ def group_s(work: Work, rates: Rates, coefficients: Coefficients) -> Array:
     device_s = _summed(work, operator_s(work, rates, coefficients))
     host_s = _summed(work, launch_s(work, coefficients))
     return together_s(device_s, host_s, rates.host_runs_ahead, coefficients["stage_s"])
+
+
+# What a logarithm is moved by for a slope.
+SLOPE_STEP = 1e-5
+
+
+def group_slopes_s(
+    work: Work, rates: Rates, coefficients: Coefficients
+) -> tuple[Array, dict[str, Array]]:
+    """Seconds of each group, and their slope along the logarithm of each coefficient: by differences.
+
+    A coefficient touches few kinds of operators (`TOUCHED_BY`): only those are worked out anew.
+    """
+    each_s = operator_s(work, rates, coefficients)
+    device_s, host_s = _summed(work, each_s), _summed(work, launch_s(work, coefficients))
+    here_s = together_s(device_s, host_s, rates.host_runs_ahead, coefficients["stage_s"])
+    parts: dict[tuple[Kind, ...], tuple[NDArray[np.bool_], Work]] = {}
+    slopes = {}
+    for name, value in coefficients.items():
+        moved = {**coefficients, name: value * math.exp(SLOPE_STEP)}
+        there_s, launched_s = device_s, host_s
+        if name in TOUCHED_BY:
+            kinds = TOUCHED_BY[name]
+            if kinds not in parts:
+                chosen = np.array([kind in kinds for kind in KINDS])[work.kind]
+                parts[kinds] = chosen, work.taken(chosen)
+            chosen, touched = parts[kinds]
+            apart_s = operator_s(touched, rates, moved) - each_s[chosen]
+            there_s = device_s + _summed(touched, apart_s)
+        elif name != "stage_s":
+            launched_s = _summed(work, launch_s(work, moved))
+        after_s = together_s(there_s, launched_s, rates.host_runs_ahead, moved["stage_s"])
+        slopes[name] = (after_s - here_s) / SLOPE_STEP
+    return here_s, slopes
 
 
 def together_s(

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
-from costmodel.latency import group_s
+from costmodel.latency import group_s, group_slopes_s
 from costmodel.work import Rates, Work
 
 Array = NDArray[np.float64]
@@ -79,19 +79,16 @@ class Observations:
         """Of every observation's log seconds, the slope along each coefficient and each shift.
 
         A group's seconds depend on its own coefficients only: a deviation's slope is that of its
-        coefficient times the group's covariate. By differences.
+        coefficient times the group's covariate.
         """
-        logs = self._logs(log_values, shifts)
-        here = self._group_s(logs)
-        slopes = {
-            name: (self._group_s({**logs, name: value + SLOPE_STEP}) - here) / SLOPE_STEP
-            for name, value in logs.items()
-        }
+        here, slopes = group_slopes_s(
+            self.work, self.rates, _coefficients(self._logs(log_values, shifts))
+        )
         moved = [
             slopes[deviation.coefficient] * self.covariates[deviation.covariate]
             for deviation in self.deviations
         ]
-        columns = [self._summed(each) for each in (*slopes.values(), *moved)]
+        columns = [self._summed(each) for each in (*(slopes[name] for name in log_values), *moved)]
         return np.stack(columns, axis=1) / self._summed(here)[:, None]
 
     def _logs(self, log_values: Mapping[str, float], shifts: Array) -> dict[str, float | Array]:
@@ -102,8 +99,7 @@ class Observations:
         return logs
 
     def _group_s(self, logs: Mapping[str, float | Array]) -> Array:
-        coefficients = {name: np.exp(value) for name, value in logs.items()}
-        return group_s(self.work, self.rates, coefficients)
+        return group_s(self.work, self.rates, _coefficients(logs))
 
     def _summed(self, seconds: Array) -> Array:
         count = len(self.seconds)
@@ -113,6 +109,10 @@ class Observations:
             is_part = self.whole >= 0
             summed = summed + np.bincount(self.whole[is_part], seconds[is_part], count)
         return np.asarray(summed, dtype=float)
+
+
+def _coefficients(logs: Mapping[str, float | Array]) -> dict[str, float | Array]:
+    return {name: np.exp(value) for name, value in logs.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +168,6 @@ STACK_LOG_SD = 1.0
 # Steps of the search are enough when they are this small in log space; what is left is far below
 # the spread of any coefficient.
 TOLERANCE = 1e-3
-SLOPE_STEP = 1e-5
 SMALL = 1e-4
 MOST_STEPS = 40
 

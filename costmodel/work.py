@@ -3,6 +3,7 @@
 A group is what is timed together; each operator is of one kind, which says what rates it runs at.
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -37,13 +38,15 @@ class Machine:
     """The rates of one device at one precision that work is divided by.
 
     `slowness` is how much longer its clock's ticks are than those of `NOMINAL_HZ`: what waits for
-    ticks, not for rates, takes that much longer.
+    ticks, not for rates, takes that much longer. `units` are cores or multiprocessors; the products
+    of a device `in_tiles` come in waves of as many.
     """
 
     peak_flop_per_s: float
     memory_bytes_per_s: float
     units: float
     host_runs_ahead: bool
+    in_tiles: bool = False
     cache_bytes: float = 0.0
     slowness: float = 1.0
 
@@ -60,6 +63,7 @@ class Machine:
             memory_bytes_per_s=device.memory_bytes_per_s.value,
             units=float(device.parallel_units or 1),
             host_runs_ahead=not is_cpu,
+            in_tiles=not is_cpu,
             cache_bytes=0.0 if is_cpu or isinstance(cache, Unknown) else cache.value,
             slowness=1.0 if device.boost_hz is None else NOMINAL_HZ / device.boost_hz.value,
         )
@@ -172,6 +176,7 @@ class Rates:
     cache_bytes: Array
     slowness: Array
     host_runs_ahead: NDArray[np.bool_]
+    in_tiles: NDArray[np.bool_]
 
     @classmethod
     def of(cls, machines: Sequence[Machine]) -> "Rates":
@@ -183,6 +188,7 @@ class Rates:
             cache_bytes=np.array([m.cache_bytes for m in machines]),
             slowness=np.array([m.slowness for m in machines]),
             host_runs_ahead=np.array([m.host_runs_ahead for m in machines]),
+            in_tiles=np.array([m.in_tiles for m in machines]),
         )
 
     def only(self, groups: NDArray[np.int64]) -> "Rates":
@@ -200,6 +206,8 @@ class Rates:
         )
 
 
+# A fit asks for the same workloads again and again.
+@functools.lru_cache(maxsize=512)
 def groups_of(workload: Workload, *, host_runs_ahead: bool) -> tuple[tuple[Operator, ...], ...]:
     """Operators of `workload`, grouped by what runs without waiting in between."""
     return grouped(
@@ -227,16 +235,19 @@ def grouped(
 
 
 def measured_machine(
-    gemm_flop_per_s: float, copy_bytes_per_s: float, units: int, *, host_runs_ahead: bool = False
+    gemm_flop_per_s: float, copy_bytes_per_s: float, threads: int, *, host_runs_ahead: bool = False
 ) -> Machine:
     """A machine without data sheet: its peaks are what fixed kernels reached.
 
-    >>> measured_machine(1e9, 1e9, units=2).units
+    How many multiprocessors a GPU has is not among what is measured: its tiles come without waves.
+
+    >>> measured_machine(1e9, 1e9, threads=2).units
     2.0
     """
     return Machine(
         peak_flop_per_s=gemm_flop_per_s,
         memory_bytes_per_s=copy_bytes_per_s,
-        units=float(units),
+        units=1.0 if host_runs_ahead else float(threads),
         host_runs_ahead=host_runs_ahead,
+        in_tiles=host_runs_ahead,
     )

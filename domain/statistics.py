@@ -15,10 +15,12 @@ LEAST_SAMPLES_OF = {0.5: 11, 0.9: 64, 0.95: 130, 0.99: 662, 0.999: 6636}
 
 def median(samples: ArrayLike) -> float:
     """Median of one sample or more."""
-    values = np.asarray(samples, dtype=float)
-    if values.size == 0:
+    # Of some tens of samples, sorted numbers are many times as fast as numpy's median.
+    ordered = sorted(np.asarray(samples, dtype=float).ravel().tolist())
+    if not ordered:
         raise ValueError("wanted one sample at least, got none")
-    return float(np.median(values))
+    middle = len(ordered) // 2
+    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
 
 
 def median_bounds(samples: Sequence[float]) -> tuple[float, float] | None:
