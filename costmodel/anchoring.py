@@ -96,7 +96,7 @@ def belief_after(before: Belief, seen: Observations) -> tuple[Belief, Array]:
         return np.asarray(-along @ factor)
 
     origin = np.zeros(size)
-    point, covariance = most_likely(
+    point, covariance, _ = most_likely(
         residuals, slopes, seen.log_sd, origin, origin, np.ones(size), steps=FEW_STEPS
     )
     after = Belief(

@@ -155,10 +155,8 @@ def fit_machines(
     others_said = "" if beliefs is None else ", believed beforehand as other CPUs say"
     beliefs = beliefs or prior_of(points)
     observations = machine_observations(points)
-    posterior = posterior_of(observations, beliefs)
-    discrepancy = machine_discrepancy(
-        places_of(points), observations.log_sd, posterior.residuals
-    )
+    posterior = posterior_of(observations, beliefs, starts=starts_of(observations, points, beliefs))
+    discrepancy = machine_discrepancy(places_of(points), observations.log_sd, posterior.residuals)
     held_out = held_out_predictions(points, beliefs)
     missed = {
         name: math.log(whole_s(points[name]) / stages.whole_s) for name, stages in held_out.items()
@@ -268,14 +266,18 @@ def predictions_without(
     """
     observations, beliefs = machine_observations(points), beliefs or prior_of(points)
     owner, places = _owners(points, observations), places_of(points)
-    every = posterior_of(observations, beliefs)
+    starts = starts_of(observations, points, beliefs)
+    if len(folds) > 1:
+        # They differ little from all points: their fits begin there. One fold may be most points, and
+        # where those lead has seen what is asked.
+        starts = [posterior_of(observations, beliefs, starts=starts).point]
     found = {}
     for fold in folds:
         own = [name for name in points if fold_of[name] == fold]
         if len(own) == len(points):
             raise TooFewPoints(f"wanted points to fit besides {fold}, got none; measure more")
         left_out = np.isin(owner, own)
-        posterior = posterior_of(observations.without(left_out), beliefs, start=every.point)
+        posterior = posterior_of(observations.without(left_out), beliefs, starts=starts)
         discrepancy = machine_discrepancy(
             [place for place, is_out in zip(places, left_out, strict=True) if not is_out],
             observations.log_sd[~left_out],
@@ -315,6 +317,15 @@ def machine_discrepancy(
     rows = [row for row, place in enumerate(places) if place is not None]
     features = [place for place in places if place is not None]
     return discrepancy_of(features, residuals[rows], log_sd[rows])
+
+
+def starts_of(observations: Observations, points: Points, beliefs: Beliefs) -> list[Array]:
+    """Where a fit begins: at what is believed, and at what would be if nobody had measured one like it."""
+    rest = np.zeros(len(observations.deviations) + observations.design.shape[1])
+    medians = {
+        tuple(believed[name][0] for name in beliefs) for believed in (beliefs, prior_of(points))
+    }
+    return [np.concatenate([np.log(each), rest]) for each in sorted(medians)]
 
 
 def prior_of(points: Points) -> Beliefs:

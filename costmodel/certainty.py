@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from costmodel.discrepancy import covariance_of, features_of_group, log_correction
+from costmodel.discrepancy import corrections_at, covariance_of, features_of_group
 from costmodel.latency import group_slopes_s
 from costmodel.operators import Operator
 from costmodel.work import Array, Machine, Rates, Work
@@ -84,7 +84,7 @@ def stages_of(
     own_s, slopes_s = group_slopes_s(work, rates, coefficients)
     slopes = np.array([slopes_s[name] for name in coefficients]).T / own_s[:, None]
     places = [features_of_group(group, setting) for group in groups]
-    corrections = np.array([log_correction(discrepancy, place) for place in places])
+    corrections = corrections_at(discrepancy, places)
     return Stages(
         names=tuple(group[0].stage for group in groups),
         seconds=own_s * np.exp(corrections),

@@ -134,11 +134,15 @@ def covariance_of(known: Discrepancy | None, places: Sequence[tuple[float, ...] 
     return found
 
 
-def log_correction(discrepancy: Discrepancy | None, features: tuple[float, ...] | None) -> float:
-    """What log seconds are raised by for a group there: 0 far from all that was seen."""
-    if discrepancy is None or features is None:
-        return 0.0
-    return float(log_corrections(discrepancy, np.array([features]))[0])
+def corrections_at(
+    discrepancy: Discrepancy | None, places: Sequence[tuple[float, ...] | None]
+) -> Array:
+    """What log seconds are raised by for groups there: 0 far from all that was seen, or without a place."""
+    found = np.zeros(len(places))
+    rows = [number for number, place in enumerate(places) if place is not None]
+    if discrepancy is not None and rows:
+        found[rows] = log_corrections(discrepancy, np.array([places[row] for row in rows]))
+    return found
 
 
 def factors_of(
@@ -148,7 +152,7 @@ def factors_of(
 ) -> Array:
     """What the seconds of each group are to be multiplied by."""
     places = [features_of_group(group, setting) for group in groups]
-    return np.exp([log_correction(discrepancy, place) for place in places])
+    return np.exp(corrections_at(discrepancy, places))
 
 
 def log_corrections(discrepancy: Discrepancy, places: Array) -> Array:

@@ -15,7 +15,7 @@ from costmodel.anchoring import (
     left_over_log_sd,
     log_sd_of,
 )
-from costmodel.discrepancy import discrepancy_of, features_of_group, log_correction
+from costmodel.discrepancy import corrections_at, discrepancy_of, features_of_group
 from costmodel.draws import DRAWS, SEED, Draw, promised_by_others, summary_of_draws
 from costmodel.published import fits_of_published, published_observations, published_workload
 from costmodel.regression import Observations
@@ -114,7 +114,7 @@ class FewTimings:
         after, left_over = belief_after(self.before, self.seen.only(timed))
         places = [self.places[row] for row in timed]
         shared = discrepancy_of(places, left_over, np.full(len(timed), TIMING_LOG_SD))
-        corrections = np.array([log_correction(shared, each) for each in self.places])
+        corrections = corrections_at(shared, self.places)
         misses = np.log(self.seen.seconds) - _log_s(after, self.seen) - corrections
         others = np.setdiff1d(np.arange(len(misses)), timed)
         own = np.hypot(self.log_sd, log_sd_of(after, self.seen))

@@ -80,7 +80,7 @@ BARS: dict[tuple[str, str], Bar] = {
     **{
         (f"gemm-{name}{suffix}", "product-latency"): bar
         for name in ("a100-sxm-80", "l40s", "h100-sxm-80")
-        for suffix, bar in (("", FAMILY), ("-8", EIGHT))
+        for suffix, bar in (("", FAMILY), ("-8", EIGHT), ("-8-of-width", EIGHT))
     },
 }
 

@@ -1,5 +1,6 @@
 """From measurements that others published to fits of devices and classes. Pure."""
 
+import functools
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -73,6 +74,7 @@ PRECISION_GROUPS: tuple[tuple[Precision, ...], ...] = (
 ASSUMED_GPU_LOG_SD = 0.2
 
 
+@functools.lru_cache(maxsize=2048)
 def published_workload(row: PublishedRow) -> Workload:
     """The plain network that a published row timed. Raises Complaint for a model unknown here.
 

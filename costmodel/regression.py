@@ -178,13 +178,14 @@ def posterior_of(
     *,
     offset_log_sd: float = 0.3,
     rounds: int = 4,
-    start: Array | None = None,
+    starts: Sequence[Array] | None = None,
 ) -> Posterior:
     """Maximum a posteriori with soft-L1 loss and a Laplace covariance.
 
     The spread between devices is estimated from their offsets by turns with the offsets (empirical
-    Bayes); with fewer than three devices it stays as given. `start` is the `point` of a posterior
-    of nearly the same data.
+    Bayes); with fewer than three devices it stays as given. Far from the data soft-L1 has more than
+    one summit: of what is found from each of `starts` (rows as `Posterior.point`; what is believed,
+    if none are given) the likeliest is kept.
     """
     names = tuple(prior)
     centre = np.log([prior[name][0] for name in names])
@@ -192,7 +193,8 @@ def posterior_of(
     size, moves = len(names), len(seen.deviations)
     free = size + moves
     believed = np.concatenate([centre, np.zeros(moves + seen.design.shape[1])])
-    best = believed if start is None else start
+    begun = [believed] if starts is None else list(starts)
+    best, covariance = begun[0], np.eye(len(believed))
     device_columns = slice(free, free + seen.devices)
     log_seen = np.log(seen.seconds)
 
@@ -205,7 +207,6 @@ def posterior_of(
         return -np.hstack([along, seen.design])
 
     between = offset_log_sd
-    covariance = np.eye(len(best))
     for _ in range(rounds if seen.devices >= 3 else 1):
         widths = np.concatenate(
             [
@@ -215,7 +216,11 @@ def posterior_of(
                 np.full(seen.design.shape[1] - seen.devices, STACK_LOG_SD),
             ]
         )
-        best, covariance = most_likely(residuals, slopes, seen.log_sd, best, believed, widths)
+        found = [
+            most_likely(residuals, slopes, seen.log_sd, start, believed, widths) for start in begun
+        ]
+        best, covariance, _ = min(found, key=lambda each: each[2])
+        begun = [best]
         if seen.devices >= 3:
             shifts = best[device_columns]
             between = float(np.sqrt(np.mean(shifts**2 + np.diag(covariance)[device_columns])))
@@ -240,8 +245,8 @@ def most_likely(
     centre: Array,
     spread: Array,
     steps: int = MOST_STEPS,
-) -> tuple[Array, Array]:
-    """Where soft-L1 on the data and a normal prior are least, and the covariance there.
+) -> tuple[Array, Array, float]:
+    """Where soft-L1 on the data and a normal prior are least, the covariance there, and their sum.
 
     soft-L1, f = ±√2(√(1+z²)−1)^½, keeps the sign and the normal core; the prior stays quadratic.
     `slopes` are those of `residuals` (observations × point).
@@ -266,7 +271,7 @@ def most_likely(
         weighted, start, jac=weighted_slopes, method="trf", x_scale=spread, xtol=TOLERANCE,
         ftol=1e-5, max_nfev=steps,
     )  # fmt: skip
-    return solved.x, np.linalg.inv(solved.jac.T @ solved.jac)
+    return solved.x, np.linalg.inv(solved.jac.T @ solved.jac), float(solved.cost)
 
 
 def spread_of(residuals: Sequence[float] | Array) -> float:

@@ -6,7 +6,7 @@ A group is what is timed together; each operator is of one kind, which says what
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from domain.record import Executor, Precision, Unknown
 from domain.workload import Workload
 
 Array = NDArray[np.float64]
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 # A clock between those of the devices in the catalogue; what a device without one is taken to have.
 NOMINAL_HZ = 1.8e9
@@ -123,11 +124,11 @@ class Work:
             groups=1,
         )
 
-    def along(self, values: Array) -> Array:
+    def along(self, values: NDArray[Scalar]) -> NDArray[Scalar]:
         """One of `values`, which are one a group, for every operator."""
         return self.beside(values[self.group])
 
-    def beside(self, values: Array) -> Array:
+    def beside(self, values: NDArray[Scalar]) -> NDArray[Scalar]:
         """`values`, one an operator, in the shape that the columns take."""
         return values.reshape(values.shape + (1,) * (self.flop.ndim - 1))
 

@@ -16,7 +16,7 @@ LEAST_SAMPLES_OF = {0.5: 11, 0.9: 64, 0.95: 130, 0.99: 662, 0.999: 6636}
 def median(samples: ArrayLike) -> float:
     """Median of one sample or more."""
     # Of some tens of samples, sorted numbers are many times as fast as numpy's median.
-    ordered = sorted(np.asarray(samples, dtype=float).ravel().tolist())
+    ordered: list[float] = sorted(np.asarray(samples, dtype=float).ravel().tolist())
     if not ordered:
         raise ValueError("wanted one sample at least, got none")
     middle = len(ordered) // 2

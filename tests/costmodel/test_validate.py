@@ -79,7 +79,7 @@ def test_a_process_that_was_ended_is_a_sentence():
 
 def test_the_committed_machines_come_by_name_and_have_two_occasions_and_one_thread():
     sweeps = reference_sweeps()
-    assert list(sweeps) == ["zen3", "xeon6", "zen4"]
+    assert list(sweeps) == ["zen3", "skylake", "xeon6", "zen4"]
     assert reference_journal().parent == sweeps["zen3"][2]
     for folders in sweeps.values():
         assert {"1-a", FIRST_SWEEP, SWEEP_AGAIN} <= {folder.name for folder in folders}
