@@ -21,6 +21,7 @@ from costmodel.regression import scale_of
 from costmodel.transfer import EXTRAPOLATION_LOG_SD, JUDGED_UP_TO, NORMAL_90, forecast
 from costmodel.work import groups_of
 from domain.fit import Fit
+from domain.measurement import DepthRecord, Measurement
 from tests.costmodel.machines import journal_of, workload
 
 
@@ -123,3 +124,30 @@ def test_the_scale_is_what_held_out_points_missed_of_what_was_promised(points, f
     ]
     assert fit.scale == pytest.approx(scale_of(missed))
     assert class_of_machines([fit]).scale is None
+
+
+def test_a_fold_that_is_most_points_is_predicted_by_the_rest_alone():
+    """What is asked may have taken any time: neither the fit nor where it begins has seen it."""
+    points = usable_points(journal_of(noise=0.02))
+    folds = {name: "far" if runs[0].workload.batch > 1 else "near" for name, runs in points.items()}
+
+    def slowed(run):
+        return Measurement(
+            **{
+                **dict(run),
+                "samples_s": tuple(5 * each for each in run.samples_s),
+                "depths": tuple(
+                    DepthRecord(**{**dict(each), "samples_s": tuple(3 * x for x in each.samples_s)})
+                    for each in run.depths
+                ),
+            }
+        )
+
+    other = {
+        name: [slowed(run) for run in runs] if folds[name] == "far" else runs
+        for name, runs in points.items()
+    }
+    one, two = (predictions_without(each, ["far"], folds) for each in (points, other))
+    assert one.keys() == two.keys() == {name for name, fold in folds.items() if fold == "far"}
+    for name, stages in one.items():
+        assert two[name].whole_s == pytest.approx(stages.whole_s, rel=1e-9)

@@ -1,5 +1,7 @@
 """What measured CPUs say of others: between them, never surer than they are or differ, never of themselves."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -12,6 +14,8 @@ from costmodel.hierarchy import (
     beliefs_from,
     class_of_machines,
     moderated,
+    short_of,
+    variance_of_another,
 )
 from costmodel.latency import prior
 from costmodel.points import kernel_share
@@ -37,6 +41,7 @@ def test_a_class_lies_amid_its_machines_and_is_as_unsure_as_they_are_or_differ(a
     wide = np.array([log_sd for _, log_sd in prior("cpu").values()]) ** 2
     own_share = np.var(apart, axis=0, ddof=1) / wide
     further = (1 + 1 / len(apart)) * (own_share + own_share.mean()) / 2 * wide
+    further *= short_of(len(apart)) ** 2
     assert np.diag(told) == pytest.approx(np.maximum(np.diag(own), further))
     # What one is unsure of together stays so; that they differ in two says nothing of the two.
     assert told - np.diag(np.diag(told)) == pytest.approx(own - np.diag(np.diag(own)))
@@ -81,12 +86,28 @@ def test_a_class_of_machines_that_routed_knows_what_routing_adds():
 
 
 @given(st.lists(st.lists(st.floats(-3, 3), min_size=COUNT, max_size=COUNT), min_size=2, max_size=4))
-def test_beliefs_are_those_of_the_class_and_never_less_sure_than_the_wide_prior(apart):
+def test_beliefs_are_what_one_more_machine_is_and_never_less_sure_than_the_wide_prior(apart):
     machines = [with_values(FIT, logs_of(FIT) + each) for each in apart]
     believed, spoken, wide = beliefs_from(machines), class_of_machines(machines), prior("cpu")
     assert believed is not None
-    for each in spoken.coefficients:
-        assert believed[each.name] == (each.value, min(each.log_sd, wide[each.name][1]))
+    own, another = np.diag(np.array(FIT.covariance)), variance_of_another(machines)
+    for each, mine, further in zip(spoken.coefficients, own, another, strict=True):
+        median, log_sd = believed[each.name]
+        assert median == pytest.approx(each.value)
+        assert log_sd == pytest.approx(min(math.sqrt(max(mine, further)), wide[each.name][1]))
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_an_interval_by_few_machines_holds_one_more_of_them_as_often_as_it_says(count):
+    random = np.random.default_rng(count)
+    drawn = random.standard_normal((40_000, count + 1))
+    # A coefficient's own spread and that of all count alike: here both are told by `count` draws.
+    both = (
+        drawn[:, :count].var(axis=1, ddof=1) + random.chisquare(count - 1, 40_000) / (count - 1)
+    ) / 2
+    half = 1.645 * short_of(count) * np.sqrt((1 + 1 / count) * both)
+    held = np.mean(np.abs(drawn[:, count] - drawn[:, :count].mean(axis=1)) <= half)
+    assert held == pytest.approx(0.9, abs=0.01)
 
 
 def machine_named(device_id: str, threads: int = 2) -> Fit:

@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from costmodel.latency import GRAIN, group_s, launch_s, prior, shares_s
+from costmodel.latency import (
+    GRAIN,
+    TILES,
+    group_s,
+    group_slopes_s,
+    launch_s,
+    prior,
+    shares_s,
+    tiled,
+)
 from costmodel.operators import Operator
 from costmodel.work import Machine, Rates, Work, groups_of
 from domain.architecture import Architecture
@@ -22,6 +31,7 @@ machines = st.builds(
     memory_bytes_per_s=st.floats(1e9, 1e13),
     units=st.floats(1, 200),
     host_runs_ahead=st.booleans(),
+    in_tiles=st.booleans(),
 )
 COEFFICIENTS = {name: median for name, (median, _) in prior("gpu").items()}
 
@@ -122,3 +132,67 @@ def test_a_thread_is_given_no_less_than_a_grain_of_an_element_wise_operator(
         assert split_s == pytest.approx(one_s)
     if elements >= GRAIN * threads:
         assert split_s == pytest.approx(whole_s)
+
+
+sizes = st.integers(1, 40_000).map(float)
+halves = st.floats(0, 200)
+
+
+@given(sizes, sizes, st.integers(1, 200).map(float), halves, halves, st.floats(1, 4))
+def test_more_rows_or_columns_never_take_less_time_in_tiles(
+    rows, columns, units, rows_half, columns_half, more
+):
+    def time(*size):
+        return (
+            size[0]
+            * size[1]
+            * float(tiled(*map(np.array, size), np.array(units), rows_half, columns_half))
+        )
+
+    here = time(rows, columns)
+    assert time(rows * more, columns) >= here * (1 - 1e-12)
+    assert time(rows, columns * more) >= here * (1 - 1e-12)
+
+
+@given(sizes, sizes, st.integers(1, 200).map(float), halves, halves)
+def test_tiles_never_beat_the_rate_and_reach_it_where_they_are_many(
+    rows, columns, units, rows_half, columns_half
+):
+    halved = (rows_half, columns_half)
+    best = min((1 + rows_half / r) * (1 + columns_half / c) for r, c in TILES)
+    assert float(tiled(*map(np.array, (rows, columns, units)), *halved)) >= best * (1 - 1e-12)
+    # A thousand full waves of the largest tiles: neither padding nor the last wave is left.
+    full = tuple(map(np.array, (256.0 * units * 1000, 256.0, units)))
+    assert float(tiled(*full, *halved)) == pytest.approx(best)
+
+
+def test_a_wave_begun_is_waited_for():
+    """108 multiprocessors: 108 tiles of 256 x 128 in one wave, one tile more in a second."""
+    one, more = (
+        float(tiled(np.array(256.0), np.array(128.0 * tiles), np.array(108.0), 200.0, 200.0))
+        * tiles
+        for tiles in (108, 109)
+    )
+    assert more > 1.2 * one
+
+
+@given(workloads(), machines, st.integers(1, 3))
+def test_slopes_are_differences_of_the_seconds_along_each_coefficient(workload, machine, several):
+    groups = groups_of(workload, host_runs_ahead=machine.host_runs_ahead)
+    work, rates = Work.of(groups), Rates.of([machine] * len(groups))
+    # Some depend on the group.
+    coefficients = {
+        name: value * np.linspace(1, 2, len(groups)) if number % several else value
+        for number, (name, value) in enumerate(COEFFICIENTS.items())
+    }
+    here_s, slopes = group_slopes_s(work, rates, coefficients)
+    assert here_s == pytest.approx(group_s(work, rates, coefficients), rel=1e-12)
+    step = 1e-4
+    for name, value in coefficients.items():
+        up, down = (
+            group_s(work, rates, {**coefficients, name: value * math.exp(by)})
+            for by in (step, -step)
+        )
+        assert slopes[name] == pytest.approx((up - down) / (2 * step), abs=1e-3 * here_s.max()), (
+            name
+        )

@@ -148,3 +148,21 @@ def test_one_wild_observation_moves_little():
 def test_the_spread_holds_nine_of_ten():
     residuals = np.random.default_rng(1).standard_normal(10_000) * 0.2
     assert spread_of(residuals) == pytest.approx(0.2, rel=0.05)
+
+
+def test_of_what_is_found_from_several_starts_the_likeliest_is_kept():
+    seen = observations(noise=0.02)
+    names, spread = list(prior("cpu")), [log_sd for _, log_sd in prior("cpu").values()]
+    believed = np.log([median for median, _ in prior("cpu").values()])
+
+    def unlikely(posterior):
+        z = posterior.residuals / seen.log_sd
+        data = 2 * np.sum(np.sqrt(1 + z**2) - 1)
+        return data + np.sum(((posterior.log_values - believed) / spread) ** 2)
+
+    # So far off that the search stops on its way.
+    lost = believed + 30 * np.array([name == "call_s" for name in names])
+    alone = [posterior_of(seen, prior("cpu"), starts=[each]) for each in (believed, lost)]
+    both = posterior_of(seen, prior("cpu"), starts=[lost, believed])
+    assert unlikely(both) == pytest.approx(min(map(unlikely, alone)))
+    assert unlikely(alone[0]) < unlikely(alone[1])

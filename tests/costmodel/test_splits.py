@@ -161,10 +161,13 @@ def test_published_products_are_judged_with_their_family_left_out():
     judged = kernel_rows(rows, devices(), draws=2)
     assert kernel_rows(rows, devices(), draws=2) == judged
     by_name = {row.split: row for row in judged}
-    few, none = (
-        [by_name[f"gemm-{name}{suffix}"] for name in GEMM_DEVICES] for suffix in ("-8", "")
+    of_width, few, none = (
+        [by_name[f"gemm-{name}{suffix}"] for name in GEMM_DEVICES]
+        for suffix in ("-8-of-width", "-8", "")
     )
     assert all(one.half_width < other.half_width for one, other in zip(few, none, strict=True))
+    # Of 74 row counts of one width eight are timed; of 296 blocks of all widths as many.
+    assert [{row.n for row in rows} for rows in (of_width, few, none)] == [{66}, {288}, {296}]
     # Two draws are few for one family, not for three together.
     assert sum(row.median_abs_error for row in few) < sum(row.median_abs_error for row in none)
 
