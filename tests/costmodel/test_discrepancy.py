@@ -11,11 +11,11 @@ from costmodel.discrepancy import (
     FEATURES,
     LOG_SD,
     MOST_LOG,
+    corrections_at,
     covariance_of,
     discrepancy_of,
     expected_at,
     features_of_group,
-    log_correction,
     log_corrections,
 )
 from costmodel.reach import check_coefficients
@@ -29,10 +29,15 @@ HERE = (0.0,) * len(FEATURES)
 FAR = (9.0,) * len(FEATURES)
 
 
+def at(known, place):
+    """What a group there takes beside the equations."""
+    return float(corrections_at(known, [place])[0])
+
+
 def test_a_place_that_was_seen_often_takes_what_was_seen_there_and_far_away_nothing():
     known = discrepancy_of([HERE] * 50, np.full(50, 0.05), np.full(50, 0.02))
-    assert log_correction(known, HERE) == pytest.approx(0.05, rel=0.05)
-    assert log_correction(known, FAR) == pytest.approx(0, abs=1e-9)
+    assert at(known, HERE) == pytest.approx(0.05, rel=0.05)
+    assert at(known, FAR) == pytest.approx(0, abs=1e-9)
 
 
 @given(st.integers(0, 999), st.integers(1, 40), st.integers(1, 30))
@@ -64,13 +69,13 @@ def test_many_places_take_what_the_sum_over_all_points_says(seed, places, points
 
 def test_one_wild_residual_is_believed_little():
     known = discrepancy_of([HERE], np.array([1.0]), np.array([0.3]))
-    assert abs(log_correction(known, HERE)) < 0.05
+    assert abs(at(known, HERE)) < 0.05
 
 
 def test_weights_that_no_fit_gives_change_little_and_strange_features_are_refused():
     known = discrepancy_of([HERE], np.array([0.05]), np.array([0.02]))
     wild = Discrepancy(features=known.features, points=known.points, weights=(1e6,))
-    assert 0 < log_correction(wild, HERE) <= MOST_LOG
+    assert 0 < at(wild, HERE) <= MOST_LOG
     fit = next(fit for fit in stored_fits() if fit.scope == "machine")
     strange = Discrepancy(features=("mood",), points=((1.0,),), weights=(1.0,))
     with pytest.raises(CorruptFile, match="mood"):
@@ -79,7 +84,11 @@ def test_weights_that_no_fit_gives_change_little_and_strange_features_are_refuse
 
 def test_nothing_seen_is_no_correction():
     assert discrepancy_of([], np.zeros(0), np.zeros(0)) is None
-    assert log_correction(None, HERE) == 0.0
+    assert at(None, HERE) == 0.0
+    known = discrepancy_of([HERE], np.array([0.05]), np.array([0.02]))
+    apart = corrections_at(known, [None, HERE, None])
+    assert apart[1] == at(known, HERE) != 0.0
+    assert apart[0] == apart[2] == 0.0
 
 
 def test_stages_with_layers_have_a_place_and_say_which_they_are():
@@ -144,7 +153,7 @@ def test_seeing_what_was_expected_moves_nothing_and_makes_no_place_less_sure(
     known = known if is_believed else known.model_copy(update={"log_sd": ()})
     after = expected_at(known, list(map(tuple, places)), 0.04)
     for place in map(tuple, [*asked, *places]):
-        assert log_correction(after, place) == pytest.approx(log_correction(known, place), abs=1e-6)
+        assert at(after, place) == pytest.approx(at(known, place), abs=1e-6)
     own = list(map(tuple, [*asked, *places]))
     before, now = (np.diag(covariance_of(each, own)) for each in (known, after))
     assert (now <= before + 1e-9).all()

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from costmodel.discrepancy import FEATURES, discrepancy_of, features_of_group, log_correction
+from costmodel.discrepancy import FEATURES, corrections_at, discrepancy_of, features_of_group
 from costmodel.grid import Asked, batches_s
 from costmodel.latency import group_s, launch_s, operator_s, together_s
 from costmodel.loads import loads_of, loads_of_batches
@@ -51,7 +51,7 @@ def test_many_batches_take_what_each_takes_alone(data):
     for work, seconds in zip(works, together, strict=True):
         groups = groups_of(work, host_runs_ahead=ahead)
         alone = group_s(Work.of(groups), Rates.of([machine(ahead=ahead)] * len(groups)), LAW)
-        shared = [log_correction(known, features_of_group(group, {})) for group in groups]
+        shared = corrections_at(known, [features_of_group(group, {}) for group in groups])
         assert seconds == pytest.approx(float(alone @ np.exp(shared)))
 
 
@@ -68,7 +68,7 @@ def plain_s(asked, counts, batch):
         host_s = sum(launch_s(work, asked.coefficients)[0] for work in works)
         own_s = together_s(device_s, host_s, rates.host_runs_ahead, asked.coefficients["stage_s"])
         place = features_of_group(group, dict(asked.setting))
-        total_s += own_s[0] * np.exp(log_correction(asked.discrepancy, place))
+        total_s += own_s[0] * np.exp(corrections_at(asked.discrepancy, [place])[0])
     return total_s
 
 
