@@ -268,8 +268,8 @@ def predictions_without(
     owner, places = _owners(points, observations), places_of(points)
     starts = starts_of(observations, points, beliefs)
     if len(folds) > 1:
-        # They differ little from all points: their fits begin there. One fold may be most points, and
-        # where those lead has seen what is asked.
+        # They differ little from all points, and their fits begin there: begun apart from it they end
+        # within 0.2 %. One fold may be most points, and a start that has seen them leads elsewhere.
         starts = [posterior_of(observations, beliefs, starts=starts).point]
     found = {}
     for fold in folds:
