@@ -11,10 +11,9 @@ import math
 import numpy as np
 
 from costmodel.accuracy import Scores, promised_log_sd
-from costmodel.calibration import Beliefs, machine_observations, prior_of, starts_of
+from costmodel.calibration import Beliefs, machine_observations, machine_posterior, prior_of
 from costmodel.latency import shares_s
 from costmodel.points import Points, machine_of, setting_of
-from costmodel.regression import posterior_of
 from costmodel.transfer import NORMAL_90
 from costmodel.work import KINDS, Array, groups_of, kind_of
 from domain.fit import ValidationRow
@@ -73,9 +72,8 @@ def biases(shares: Array, logs: Array, spreads: Array) -> tuple[Array, Array]:
 
 def stage_shares(points: Points, beliefs: Beliefs | None = None) -> dict[tuple[str, str], Array]:
     """Of each stage of each point, the share of its time that each kind of operator takes."""
-    observations, believed = machine_observations(points), beliefs or prior_of(points)
-    starts = starts_of(observations, points, believed)
-    posterior = posterior_of(observations, believed, starts=starts)
+    observations = machine_observations(points)
+    posterior = machine_posterior(observations, points, beliefs or prior_of(points))
     found = {}
     for name, runs in points.items():
         first = runs[0]

@@ -155,7 +155,7 @@ def fit_machines(
     others_said = "" if beliefs is None else ", believed beforehand as other CPUs say"
     beliefs = beliefs or prior_of(points)
     observations = machine_observations(points)
-    posterior = posterior_of(observations, beliefs, starts=starts_of(observations, points, beliefs))
+    posterior = machine_posterior(observations, points, beliefs)
     discrepancy = machine_discrepancy(places_of(points), observations.log_sd, posterior.residuals)
     held_out = held_out_predictions(points, beliefs)
     missed = {
@@ -270,7 +270,7 @@ def predictions_without(
     if len(folds) > 1:
         # They differ little from all points, and their fits begin there: begun apart from it they end
         # within 0.2 %. One fold may be most points, and a start that has seen them leads elsewhere.
-        starts = [posterior_of(observations, beliefs, starts=starts).point]
+        starts = [machine_posterior(observations, points, beliefs).point]
     found = {}
     for fold in folds:
         own = [name for name in points if fold_of[name] == fold]
@@ -317,6 +317,11 @@ def machine_discrepancy(
     rows = [row for row, place in enumerate(places) if place is not None]
     features = [place for place in places if place is not None]
     return discrepancy_of(features, residuals[rows], log_sd[rows])
+
+
+def machine_posterior(observations: Observations, points: Points, beliefs: Beliefs) -> Posterior:
+    """The fit of all `observations`, which are of `points`, from every start."""
+    return posterior_of(observations, beliefs, starts=starts_of(observations, points, beliefs))
 
 
 def starts_of(observations: Observations, points: Points, beliefs: Beliefs) -> list[Array]:
