@@ -4,6 +4,7 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from pydantic import ValidationError
 
@@ -11,22 +12,32 @@ from costmodel.asking import devices_named, precision_for, routing_named
 from costmodel.transfer import forecast
 from domain.catalogue import check_precision, check_runtime, model_named
 from domain.complaint import Complaint, CorruptFile, first_error
+from domain.device import DeviceSpec
 from domain.fit import Fit
 from domain.prediction import Prediction, Refusal
 from domain.record import Executor
 from domain.store import read_limited
 from domain.tables import Cell
 from domain.units import MILLI
-from domain.workload import Workload
+from domain.workload import Workload, timm_states
 
 LARGEST_CSV_BYTES = 64 * 2**20
 CSV_COLUMNS = ("model", "device_id", "precision_id", "runtime_id", "batch_size", "img_size")
+# May be left out: how images lie in memory, nchw unless it says nhwc.
+LAYOUT, LAYOUTS = "layout", ("", "nchw", "nhwc")
 
 
 def predicted_rows(
-    path: Path, fits: Sequence[Fit], routing: str | None = None, executor: Executor = "packed"
+    path: Path,
+    fits: Sequence[Fit],
+    routing: str | None = None,
+    executor: Executor = "packed",
+    own: Mapping[str, DeviceSpec] = MappingProxyType({}),
 ) -> list[dict[str, Cell]]:
-    """The rows of `path` in their order, with predictions, tier and the reason for a missing one."""
+    """The rows of `path` in their order, with predictions, tier and the reason for a missing one.
+
+    `own` are devices that the user describes, by the id that rows name them with.
+    """
     try:
         text = read_limited(path, LARGEST_CSV_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -51,11 +62,10 @@ def predicted_rows(
             raise CorruptFile(f"{path}: row {number} has more cells than there are columns")
         if None in row.values():
             raise CorruptFile(f"{path}: row {number} has fewer cells than there are columns")
-        asked = tuple((row[name] or "").strip() for name in CSV_COLUMNS)
+        asked = tuple((row.get(name) or "").strip() for name in (*CSV_COLUMNS, LAYOUT))
         if asked not in answers:
-            answers[asked] = _answer(
-                dict(zip(CSV_COLUMNS, asked, strict=True)), fits, routing, executor
-            )
+            question = dict(zip((*CSV_COLUMNS, LAYOUT), asked, strict=True))
+            answers[asked] = _answer(question, fits, routing, executor, own)
         kept: dict[str, Cell] = {name: row[name] for name in columns}
         answered.append(kept | answers[asked])
     if not answered:
@@ -64,10 +74,14 @@ def predicted_rows(
 
 
 def _answer(
-    row: Mapping[str, str], fits: Sequence[Fit], routing: str | None, executor: Executor
+    row: Mapping[str, str],
+    fits: Sequence[Fit],
+    routing: str | None,
+    executor: Executor,
+    own: Mapping[str, DeviceSpec],
 ) -> dict[str, Cell]:
     try:
-        outcome: Prediction | Refusal = _forecast_of_row(row, fits, routing, executor)
+        outcome: Prediction | Refusal = _forecast_of_row(row, fits, routing, executor, own)
     except Complaint as complaint:
         outcome = Refusal(device_id=row["device_id"], reason=str(complaint))
     except ValidationError as error:
@@ -88,13 +102,19 @@ def _answer(
 
 
 def _forecast_of_row(
-    row: Mapping[str, str], fits: Sequence[Fit], routing: str | None, executor: Executor
+    row: Mapping[str, str],
+    fits: Sequence[Fit],
+    routing: str | None,
+    executor: Executor,
+    own: Mapping[str, DeviceSpec],
 ) -> Prediction | Refusal:
     size = _whole(row["img_size"], "img_size") if row["img_size"] else None
     net = model_named(row["model"], size)
     if row["device_id"] == "all":
         raise Complaint("wanted one device in a row, got 'all'")
-    device = devices_named(row["device_id"], fits, None)[0][0]
+    if row[LAYOUT] not in LAYOUTS:
+        raise Complaint(f"wanted layout nchw, nhwc or nothing, got {row[LAYOUT]!r}")
+    device = own.get(row["device_id"]) or devices_named(row["device_id"], fits, None)[0][0]
     # A routing of several recursions cannot be of a plain network: there every token goes on.
     travelled, _ = routing_named(routing if net.is_routed else None, net)
     workload = Workload(
@@ -105,6 +125,7 @@ def _forecast_of_row(
         else precision_for(None, device),
         runtime=check_runtime(row["runtime_id"] or "eager"),
         executor=executor,
+        states=timm_states(net, row[LAYOUT]),
         routing=travelled,
     )
     return forecast(workload, device, fits)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable
 
 from costmodel.operators import Operator
+from costmodel.sustaining import REST_SHARE
 from costmodel.work import Machine
 from domain.device import DeviceSpec
 from domain.record import Estimate, Unknown
@@ -11,7 +12,7 @@ from domain.record import Estimate, Unknown
 # Share of the power limit at rest, and for compute and memory in full use: the published weights
 # of GenZ (0.3, 0.4, 0.2; its 0.1 for the network is none of ours). They are shares of the limit,
 # not of one device's measured power: hence the wide interval.
-REST_SHARE, COMPUTE_SHARE, MEMORY_SHARE = 0.3, 0.4, 0.2
+COMPUTE_SHARE, MEMORY_SHARE = 0.4, 0.2
 LOW_FACTOR, HIGH_FACTOR = 0.6, 1.6
 
 

@@ -20,8 +20,8 @@ from costmodel.reach import Reach, setting_for
 from costmodel.work import LOADS, Array, Machine, Rates, Work, grouped
 from domain.architecture import Architecture
 from domain.fit import Discrepancy
-from domain.record import Executor, Precision
-from domain.workload import Workload
+from domain.record import Executor, Precision, Runtime
+from domain.workload import States, Workload
 
 # Batches times recursions, and counts, that are held at once: 8 MB and 32 MB an array.
 MOST_STAGES, MOST_COUNTS = 1_048_576, 4_194_304
@@ -37,6 +37,8 @@ class Asked:
     net: Architecture
     precision: Precision
     executor: Executor
+    runtime: Runtime
+    states: States
     machine: Machine
     coefficients: Coefficients
     discrepancy: Discrepancy | None = None
@@ -49,6 +51,8 @@ class Asked:
             net=workload.architecture,
             precision=workload.precision,
             executor=workload.executor,
+            runtime=workload.runtime,
+            states=workload.states,
             machine=reach.machine,
             coefficients={each.name: each.value for each in reach.fit.coefficients},
             discrepancy=reach.fit.discrepancy,
@@ -66,7 +70,10 @@ def batches_s(asked: Asked, counts: NDArray[np.int64], batch: NDArray[np.int64])
 
 def _part_s(asked: Asked, counts: NDArray[np.int64], batch: NDArray[np.int64]) -> Array:
     loads = columns_of_batches(counts, batch, asked.executor, asked.net)
-    operators = operators_for(asked.net, loads, precision=asked.precision, executor=asked.executor)
+    operators = operators_for(
+        asked.net, loads, precision=asked.precision, executor=asked.executor,
+        runtime=asked.runtime, states=asked.states,
+    )  # fmt: skip
     groups = grouped(
         operators, asked.net, asked.executor, host_runs_ahead=asked.machine.host_runs_ahead
     )

@@ -12,10 +12,10 @@ from typing import Literal
 import numpy as np
 
 from costmodel.loads import Load, Loads, loads_of_workload
-from domain.architecture import ROUTER_HIDDEN, Architecture
+from domain.architecture import ROUTER_HIDDEN, Architecture, Mlp
 from domain.device import BYTES_OF, WEIGHT_BYTES_OF
-from domain.record import Executor, Precision
-from domain.workload import Workload
+from domain.record import Executor, Precision, Runtime
+from domain.workload import States, Workload
 
 Family = Literal["gemm", "attention", "elementwise", "gather"]
 
@@ -63,6 +63,24 @@ class Bytes:
         return self.weight > self.operand
 
 
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """How a runtime goes about element-wise operators: several in one kernel, and on what order of numbers."""
+
+    fuses: bool
+    states: States
+
+
+# Reads and writes of an activation's elements, and its kernels: each operator alone, or all in one.
+ACTIVATION: dict[bool, dict[Mlp, tuple[float, int]]] = {
+    False: {"gelu": (2.0, 1), "quickgelu": (7.0, 3), "swiglu": (5.0, 1)},
+    True: {"gelu": (2.0, 1), "quickgelu": (2.0, 1), "swiglu": (5.0, 1)},
+}
+# States by channel: each norm copies its input first (2 passes), and a sum of operands in two orders
+# takes about twice its 3 passes: together as much more as an RTX 3090 needs for timm's networks nchw
+# than nhwc (9 % of a ViT-B, of which this gives 9).
+BY_CHANNEL_PASSES = 4.0
+
 # How often the rows that go on are read and written: taken out, of the filled ones, put back.
 COMPACTION: dict[Executor, dict[str, float]] = {
     "packed": {"gather": 1, "scatter": 1},
@@ -83,22 +101,31 @@ def operators_of(workload: Workload) -> tuple[Operator, ...]:
         loads_of_workload(workload),
         precision=workload.precision,
         executor=workload.executor,
+        runtime=workload.runtime,
+        states=workload.states,
     )
 
 
 def operators_for(
-    net: Architecture, loads: Loads, *, precision: Precision, executor: Executor
+    net: Architecture,
+    loads: Loads,
+    *,
+    precision: Precision,
+    executor: Executor,
+    runtime: Runtime = "eager",
+    states: States = "by-token",
 ) -> tuple[Operator, ...]:
     """Every operator that `net` executes for these loads; of many batches, many numbers in each."""
-    return tuple(_operators(net, loads, Bytes.of(precision), executor))
+    way = Way(fuses=runtime != "eager", states=states)
+    return tuple(_operators(net, loads, Bytes.of(precision), executor, way))
 
 
 def _operators(
-    net: Architecture, loads: Loads, size: Bytes, executor: Executor
+    net: Architecture, loads: Loads, size: Bytes, executor: Executor, way: Way
 ) -> Iterator[Operator]:
     everything = loads.everything(net.tokens)
     yield from _embedding(net, everything, size)
-    yield from _layers(net, everything, size, "prologue", net.layers_before)
+    yield from _layers(net, everything, size, way, "prologue", net.layers_before)
     if net.is_routed and net.router == "token-choice":
         yield from _router(net, everything.tokens, size, "prologue", outputs=net.recursions)
     for index, load in enumerate(loads.recursions):
@@ -118,8 +145,8 @@ def _operators(
                 )
         is_shared = net.is_routed and net.keys_and_values == "recursive-sharing" and index > 0
         remembered = loads.remembered[index] if is_shared else None
-        yield from _layers(net, load, size, stage, net.shared_layers, remembered)
-    yield from _layers(net, everything, size, "epilogue", net.layers_after)
+        yield from _layers(net, load, size, way, stage, net.shared_layers, remembered)
+    yield from _layers(net, everything, size, way, "epilogue", net.layers_after)
     yield from _head(net, everything, size)
 
 
@@ -174,6 +201,7 @@ def _layers(
     net: Architecture,
     load: Load,
     size: Bytes,
+    way: Way,
     stage: str,
     layers: int,
     remembered: float | None = None,
@@ -214,12 +242,12 @@ def _layers(
         )
     yield gemm("projection", width, width)
     yield gemm("mlp-in", width, hidden * (2 if net.mlp == "swiglu" else 1))
-    if net.mlp == "swiglu":
-        yield elementwise("activation", tokens * hidden, 5, size.operand, times=1)
-    else:
-        yield elementwise("activation", tokens * hidden, 2, size.operand, times=1)
+    passes, kernels = ACTIVATION[way.fuses][net.mlp]
+    yield elementwise("activation", tokens * hidden, passes / kernels, size.operand, times=kernels)
     yield gemm("mlp-out", hidden, width)
     yield elementwise("residual", wide, 3, size.element, times=2)
+    if way.states == "by-channel" and not way.fuses:
+        yield elementwise("reordering", wide, BY_CHANNEL_PASSES, size.element, times=2)
     if net.layer_scale:
         yield elementwise("layer-scale", wide, 2, size.element, times=2)
 

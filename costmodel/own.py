@@ -24,7 +24,7 @@ from domain.record import Figure, Identifier, Precision, Record, Sentence, Unkno
 from domain.routing import RoutingDistribution
 from domain.store import read_limited, write_whole
 from domain.units import GIGA, MILLI, SECONDS_PER_HOUR
-from domain.workload import Workload
+from domain.workload import Workload, timm_states
 
 LARGEST_FILE_BYTES = 2**20
 MOST_TIMINGS = 1000
@@ -236,6 +236,7 @@ def _timing(
             precision=check_precision(precision),
             runtime=check_runtime(runtime),
             executor="masked" if kept is None else "packed",
+            states=timm_states(net),
             routing=_routing_kept(net, kept, where),
         ),
         seconds=seconds,

@@ -45,7 +45,7 @@ from domain.scenario import Offer, Offers, Ownership
 from domain.shell import emit, format_named, run_shell
 from domain.store import save, stored_fits
 from domain.tables import Cell, rendered
-from domain.workload import Workload
+from domain.workload import Workload, timm_states
 
 LARGEST_IMAGE = 16_384
 DEFAULT_BATCHES = "1,8,32"
@@ -135,14 +135,6 @@ def predict(
     if image_size is not None and not 1 <= image_size <= LARGEST_IMAGE:
         raise Complaint(f"wanted --image-size from 1 to {LARGEST_IMAGE}, got {image_size}")
     fits = stored_fits()
-    if from_csv is not None:
-        # A table comes back as a table: CSV unless another shape is asked for.
-        rows = predicted_rows(from_csv, fits, routing, check_executor(executor))
-        emit(rendered(rows, "csv" if shape == "table" else shape), output)
-        return
-    net = model_named(model, image_size)
-    travelled, routing_note = routing_named(routing, net)
-    terms = terms_of(energy_usd_per_kwh, pue, duty, years)
     if device_file is None:
         wanted = devices_named(device, fits, price_usd, threads)
     elif device != "cpu" or price_usd is not None or threads is not None:
@@ -150,14 +142,23 @@ def predict(
             "--device-file says all of a device: leave out --device, --price-usd, --threads"
         )
     else:
-        mine = device_from(device_file)
-        wanted = [(mine, f"device: {mine.id}, {mine.name}, as {device_file.name} describes it")]
+        own = device_from(device_file)
+        wanted = [(own, f"device: {own.id}, {own.name}, as {device_file.name} describes it")]
     timings = [timing_from(text) for text in anchor or ()]
     timings += [] if anchors is None else timings_from(anchors)
     if timings and len(wanted) != 1:
         raise Complaint("--anchor is of one device: name it with --device or --device-file")
     if timings:
         fits = fits_with(timings, wanted[0][0], fits)
+    if from_csv is not None:
+        # A table comes back as a table: CSV unless another shape is asked for.
+        mine = {each.id: each for each, _ in wanted} if device_file is not None else {}
+        rows = predicted_rows(from_csv, fits, routing, check_executor(executor), mine)
+        emit(rendered(rows, "csv" if shape == "table" else shape), output)
+        return
+    net = model_named(model, image_size)
+    travelled, routing_note = routing_named(routing, net)
+    terms = terms_of(energy_usd_per_kwh, pue, duty, years)
     # Timings of a user's own are of the device as it comes.
     wanted = capped(wanted, power_cap_w)
     batches = batches_of(batch)
@@ -169,6 +170,7 @@ def predict(
             precision=precision_for(precision, each),
             runtime=check_runtime(runtime),
             executor=check_executor(executor),
+            states=timm_states(net),
             routing=travelled,
         )
 

@@ -28,7 +28,7 @@ from domain.device import DeviceSpec
 from domain.fit import Fit
 from domain.record import Precision, Runtime
 from domain.routing import RoutingDistribution
-from domain.workload import Workload
+from domain.workload import Workload, timm_states
 
 # A published row differs from its repetition by up to 12 % for identical graphs.
 PUBLISHED_LOG_SD = 0.08
@@ -74,7 +74,7 @@ PRECISION_GROUPS: tuple[tuple[Precision, ...], ...] = (
 ASSUMED_GPU_LOG_SD = 0.2
 
 
-@functools.lru_cache(maxsize=2048)
+@functools.lru_cache(maxsize=8192)
 def published_workload(row: PublishedRow) -> Workload:
     """The plain network that a published row timed. Raises Complaint for a model unknown here.
 
@@ -87,6 +87,7 @@ def published_workload(row: PublishedRow) -> Workload:
         precision=row.precision,
         runtime=row.runtime,
         executor="masked",
+        states="by-token" if row.seq_len else timm_states(net, row.layout),
         routing=RoutingDistribution.full(net.tokens, net.recursions),
     )
 

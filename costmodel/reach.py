@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from costmodel.capping import Held, held_by, slowed
 from costmodel.discrepancy import FEATURES, factors_of
 from costmodel.latency import COEFFICIENTS
+from costmodel.sustaining import sustained_share
 from costmodel.work import Machine, groups_of, measured_machine
 from domain.catalogue import check_precision
 from domain.complaint import CorruptFile
@@ -32,10 +33,11 @@ MEASURED_PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
 # What the fits of a class and runtime rest on, where that is little.
 THIN_EVIDENCE: dict[tuple[str, Runtime], str] = {
     ("gpu", "engine"): "engines of 2019 to 2023 were fitted: today's are likely faster",
-    ("gpu", "compiled"): "one GPU with current software was fitted for compiled networks",
     ("cpu", "compiled"): "one CPU was fitted for compiled networks; the spread between is assumed",
     ("cpu", "eager"): "few CPUs were measured; how far data sheets are from them is assumed",
 }
+# A power limit that leaves more of the clock than this goes without saying.
+WORTH_SAYING = 0.95
 # Executors and routings that the class fits (plain networks) have not seen: compaction, ragged
 # attention (packed attention reached 0.72 of padded in one published H100 case).
 UNSEEN_ROUTING_LOG_SD = 0.15
@@ -108,6 +110,11 @@ def reach_of(workload: Workload, device: DeviceSpec, fits: Sequence[Fit]) -> Rea
         )
     if fit.scope == "class" and (fit.device_class, fit.runtime) in THIN_EVIDENCE:
         assumptions.append(THIN_EVIDENCE[fit.device_class, fit.runtime])
+    share = 1.0 if device.is_measured else sustained_share(device, workload.precision)
+    if share < WORTH_SAYING:
+        assumptions.append(
+            f"its power limit is taken to leave {share:.0%} of the boost clock to matrix products"
+        )
     if peak.confidence == "C":
         assumptions.append("the device's peak is an estimate (confidence C)")
     reach = Reach(

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from costmodel.operators import Operator, operators_of
+from costmodel.sustaining import sustained_share
 from domain.architecture import Architecture
 from domain.device import DeviceSpec
 from domain.record import Executor, Precision, Unknown
@@ -53,14 +54,14 @@ class Machine:
 
     @classmethod
     def of(cls, device: DeviceSpec, precision: Precision) -> "Machine":
-        """Dense peak and bandwidth of the catalogue. Raises ValueError without such a peak.
+        """Dense peak, as far as the power limit sustains it, and bandwidth of the catalogue.
 
-        A CPU's caches are inside its efficiencies: its machine has none.
+        Raises ValueError without such a peak. A CPU's caches are inside its efficiencies: its machine has none.
         """
         is_cpu = device.device_class == "cpu"
         cache = device.cache_bytes
         return cls(
-            peak_flop_per_s=device.peak_for(precision).value,
+            peak_flop_per_s=device.peak_for(precision).value * sustained_share(device, precision),
             memory_bytes_per_s=device.memory_bytes_per_s.value,
             units=float(device.parallel_units or 1),
             host_runs_ahead=not is_cpu,
@@ -208,7 +209,7 @@ class Rates:
 
 
 # A fit asks for the same workloads again and again.
-@functools.lru_cache(maxsize=512)
+@functools.lru_cache(maxsize=4096)
 def groups_of(workload: Workload, *, host_runs_ahead: bool) -> tuple[tuple[Operator, ...], ...]:
     """Operators of `workload`, grouped by what runs without waiting in between."""
     return grouped(

@@ -13,7 +13,8 @@ RouterShape = Literal["linear", "mlp", "wide-mlp"]
 RouterReads = Literal["token", "token-and-context"]
 RouterGate = Literal["softmax", "sigmoid"]
 DepthParameters = Literal["none", "embeddings", "norms"]
-Mlp = Literal["gelu", "swiglu"]
+# quickgelu is x·sigmoid(1.702·x), as in OpenAI's CLIP.
+Mlp = Literal["gelu", "quickgelu", "swiglu"]
 
 # A router's hidden width over the network's: two layers as wide, or four times as wide.
 ROUTER_HIDDEN: dict[RouterShape, int] = {"linear": 0, "mlp": 1, "wide-mlp": 4}

@@ -285,12 +285,18 @@ def _energy() -> dict[str, EnergyRow]:
     return {row.iso3: row for row in rows}
 
 
+@functools.cache
+def _architectures() -> dict[str, Architecture]:
+    """Presets and plain networks by folded name."""
+    every = {**plain_vits(), **presets()}
+    return {_folded(name): architecture for name, architecture in every.items()}
+
+
 def _architecture_of(name: str) -> Architecture:
     untagged = _folded(name).removeprefix("timm/").partition(".")[0]
-    for known in (presets(), plain_vits()):
-        for each, architecture in known.items():
-            if _folded(each) == untagged:
-                return architecture
+    known = _architectures()
+    if untagged in known:
+        return known[untagged]
     for each, reason in refused_vits().items():
         if _folded(each) == untagged:
             raise Complaint(f"{each} can not be predicted: {reason}")

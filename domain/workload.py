@@ -1,6 +1,6 @@
 """What is run: a network, a batch, a precision, a runtime, an executor and a routing."""
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import model_validator
 
@@ -9,14 +9,32 @@ from domain.record import Executor, PositiveCount, Precision, Record, Runtime
 from domain.routing import RoutingDistribution
 
 
+States = Literal["by-token", "by-channel"]
+
+
+def timm_states(net: Architecture, layout: str = "") -> States:
+    """How the tokens of one of timm's plain networks lie in memory, for images in `layout`.
+
+    Its patch embedding is a convolution whose result is transposed, not copied. Joining prefix tokens
+    or a norm copies it; channels last (`nhwc`) it lies by token already. Without any of these the
+    residual stream stays by channel to the end: timm 1.0, `VisionTransformer._pos_embed`.
+    """
+    is_copied = net.prefix_tokens or net.pre_norm or net.is_routed or layout == "nhwc"
+    return "by-token" if is_copied else "by-channel"
+
+
 class Workload(Record):
-    """One thing to run; its `key()` is the same wherever the same thing is asked."""
+    """One thing to run; its `key()` is the same wherever the same thing is asked.
+
+    `states` says how tokens lie in memory; the networks of `morvit` have them by token.
+    """
 
     architecture: Architecture
     batch: PositiveCount
     precision: Precision = "fp32"
     runtime: Runtime = "eager"
     executor: Executor = "packed"
+    states: States = "by-token"
     routing: RoutingDistribution
 
     @model_validator(mode="after")

@@ -11,6 +11,8 @@ from domain.architecture import Architecture
 from morvit.attention import Attend, Memory
 
 LAYER_SCALE_START = 0.1
+# Hendrycks and Gimpel, arXiv 1606.08415, section 2.
+QUICK_GELU = 1.702
 
 
 class Layer(nn.Module):
@@ -23,7 +25,7 @@ class Layer(nn.Module):
         super().__init__()
         width, hidden = architecture.width, architecture.mlp_width
         self.width, self.heads = width, architecture.heads
-        self.is_gated = architecture.mlp == "swiglu"
+        self.mlp, self.is_gated = architecture.mlp, architecture.mlp == "swiglu"
         self.norm_attention = _norms(width, depths)
         self.queries_keys_values = nn.Linear(width, 3 * width, bias=architecture.qkv_bias)
         self.norm_queries = norm_if(architecture.qk_norm, architecture.head_width)
@@ -84,7 +86,10 @@ class Layer(nn.Module):
         if self.is_gated:
             gate, value = self.mlp_in(tokens).chunk(2, dim=-1)
             return functional.silu(gate) * value
-        return functional.gelu(self.mlp_in(tokens))
+        hidden = self.mlp_in(tokens)
+        if self.mlp == "quickgelu":
+            return hidden * torch.sigmoid(QUICK_GELU * hidden)
+        return functional.gelu(hidden)
 
 
 class Scale(nn.Module):

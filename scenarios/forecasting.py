@@ -11,7 +11,7 @@ from domain.fit import Fit
 from domain.prediction import Prediction, Refusal
 from domain.routing import RoutingDistribution
 from domain.scenario import Scenario
-from domain.workload import Workload
+from domain.workload import Workload, timm_states
 from scenarios.candidates import Forecasts
 from scenarios.reading import routings_of
 
@@ -49,6 +49,7 @@ def forecasts_of(
                     precision=scenario.precision,
                     runtime=scenario.runtime,
                     executor=scenario.executor,
+                    states=timm_states(net),
                     routing=routing,
                 ),
                 device,

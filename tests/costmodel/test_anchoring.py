@@ -1,5 +1,7 @@
 """A few timings narrow a device; what users say of it is read strictly."""
 
+import csv
+import io
 import math
 import subprocess
 import sys
@@ -234,3 +236,39 @@ def test_what_a_table_says_was_kept_is_hostile_input(tmp_path, kept):
     )
     with pytest.raises((Complaint, CorruptFile)):
         timings_from(path)
+
+
+OWN_ROWS = """model,device_id,precision_id,runtime_id,batch_size,img_size,layout
+vit_base_patch16_siglip_gap_224,my-device,fp16,eager,64,224,
+vit_base_patch16_siglip_gap_224,my-device,fp16,eager,64,224,nhwc
+vit_base_patch16_siglip_gap_224,my-device,fp16,compiled,64,224,nhwc
+vit_base_patch16_siglip_gap_224,my-device,fp16,compiled,64,224,nchw
+vit_base_patch16_224,my-device,fp16,eager,64,224,sideways
+vit_base_patch16_224,l4,fp16,eager,64,224,
+"""
+
+
+def test_a_table_takes_a_device_layouts_and_timings_of_one_s_own(tmp_path):
+    sheet, table = tmp_path / "mine.toml", tmp_path / "rows.csv"
+    write_skeleton(sheet)
+    table.write_text(OWN_ROWS)
+
+    def answers(*more):
+        done = command("--from-csv", str(table), *more)
+        assert done.returncode == 0, done.stderr
+        return list(csv.DictReader(io.StringIO(done.stdout)))
+
+    unknown = answers()
+    assert [row["tier"] for row in unknown[:5]] == ["refused"] * 5
+    rows = answers("--device-file", str(sheet))
+    assert [row["tier"] for row in rows] == [*["spec-only"] * 4, "refused", "spec-only"]
+    assert "sideways" in rows[4]["reason"]
+    ms = [float(row["predicted_latency_ms"] or 0) for row in rows]
+    assert ms[0] > ms[1] * 1.02
+    assert ms[2] == ms[3]
+    said = f"vit_base_patch16_siglip_gap_224:bs64:fp16:eager={64_000 / ms[0] / 1.2:.1f}"
+    timed = answers("--device-file", str(sheet), "--anchor", said)
+    assert [row["tier"] for row in timed[:2]] == ["calibrated"] * 2
+    assert float(timed[0]["predicted_latency_ms"]) == pytest.approx(1.2 * ms[0], rel=0.05)
+    # The timings say nothing of another device.
+    assert timed[5] == rows[5]

@@ -184,3 +184,43 @@ def test_nothing_costs_less_than_nothing_where_images_have_no_tokens_left(data, 
     )
     for each in found:
         assert min(each.flop, each.moved_bytes, each.weight_bytes, each.calls) >= 0, each
+
+
+def moved_by(name, **fields):
+    return [
+        (each.stage, each.moved_bytes, each.calls)
+        for each in operators_of(plain(**fields))
+        if each.name == name
+    ]
+
+
+def plain(mlp="gelu", **fields):
+    net = Architecture.plain(
+        name="toy", depth=3, width=64, heads=2, image_size=32, patch_size=8, classes=10
+    ).model_copy(update={"mlp": mlp, "prefix_tokens": 0})
+    return Workload(
+        architecture=net,
+        batch=2,
+        executor="masked",
+        routing=RoutingDistribution.full(net.tokens, net.recursions),
+        **fields,
+    )
+
+
+def test_quickgelu_is_three_kernels_where_nothing_is_fused_and_else_one():
+    ((_, gelu, calls),) = moved_by("activation")
+    ((_, quick, quick_calls),) = moved_by("activation", mlp="quickgelu")
+    # Scaled, sigmoid, multiplied: two, two and three passes.
+    assert (quick / gelu, quick_calls / calls) == (3.5, 3)
+    for runtime in ("compiled", "engine"):
+        fused = moved_by("activation", mlp="quickgelu", runtime=runtime)
+        assert fused == moved_by("activation", runtime=runtime)
+
+
+def test_states_by_channel_cost_traffic_in_eager_mode_alone():
+    assert moved_by("reordering") == []
+    ((_, reordered, calls),) = moved_by("reordering", states="by-channel")
+    ((_, residual, same_calls),) = moved_by("residual")
+    assert (reordered / residual, calls) == (pytest.approx(4 / 3), same_calls)
+    assert moved_by("reordering", states="by-channel", runtime="compiled") == []
+    assert flop_of(plain(states="by-channel")) == flop_of(plain())

@@ -47,7 +47,7 @@ def architectures(draw: st.DrawFn) -> Architecture:
         width=heads * draw(st.integers(min_value=1, max_value=16)),
         heads=heads,
         mlp_width=draw(st.integers(min_value=1, max_value=64)),
-        mlp=draw(st.sampled_from(["gelu", "swiglu"])),
+        mlp=draw(st.sampled_from(["gelu", "quickgelu", "swiglu"])),
         layers_before=draw(st.integers(min_value=0, max_value=2)),
         shared_layers=draw(st.integers(min_value=1, max_value=3)),
         recursions=draw(st.integers(min_value=1, max_value=4)),

@@ -74,7 +74,7 @@ def routed_architectures(draw: st.DrawFn) -> Architecture:
             else "recursion-wise"
         ),
         prefix_tokens=draw(st.integers(1, 3)),
-        mlp=draw(st.sampled_from(["gelu", "swiglu"])),
+        mlp=draw(st.sampled_from(["gelu", "quickgelu", "swiglu"])),
         layer_scale=draw(st.booleans()),
         qkv_bias=draw(st.booleans()),
         qk_norm=draw(st.booleans()),

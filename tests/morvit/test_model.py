@@ -4,7 +4,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn import functional
 
+from morvit.layer import Layer
 from morvit.model import MoRViT, layers_of_recursion
 from morvit.votes import Orders
 from tests.morvit.networks import (
@@ -242,3 +244,14 @@ def test_half_precision_runs_whole_and_by_autocast(router, executor, dtype):
     assert half.logits.dtype == dtype
     assert half.logits.isfinite().all()
     assert mixed.logits.isfinite().all()
+
+
+def test_quickgelu_is_what_clip_does():
+    torch.manual_seed(0)
+    net = changed(mlp="quickgelu")
+    layer = Layer(net)
+    tokens = torch.randn(5, net.width)
+    hidden = layer.mlp_in(tokens)
+    assert torch.equal(layer._hidden(tokens), hidden * torch.sigmoid(1.702 * hidden))
+    # It is near the exact one, which the other networks have.
+    assert (layer._hidden(tokens) - functional.gelu(hidden)).abs().max() < 0.021
