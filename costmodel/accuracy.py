@@ -177,9 +177,7 @@ def row_pairs(
     Rows of the same workload lie in the same fold, whatever device or model name they bear.
     """
     # Layouts of the same network are one workload here.
-    keys = [
-        published_workload(row).model_copy(update={"states": "by-token"}).key() for row in rows
-    ]
+    keys = [published_workload(row).model_copy(update={"states": "by-token"}).key() for row in rows]
     fold_of = {
         key: int(fold)
         for key, fold in zip(

@@ -107,6 +107,12 @@ def belief_after(before: Belief, seen: Observations) -> tuple[Belief, Array]:
     return after, residuals(point)
 
 
+def log_s_of(belief: Belief, seen: Observations) -> Array:
+    """Logarithm of the seconds that `belief` expects of each of `seen`."""
+    logs = dict(zip(belief.names, belief.log_values, strict=True))
+    return np.log(seen.predicted_s(logs, np.zeros(0)))
+
+
 def log_sd_of(belief: Belief, seen: Observations) -> Array:
     """The spread of log seconds that the coefficients leave: gᵀ Σ g of every observation."""
     logs = dict(zip(belief.names, belief.log_values, strict=True))

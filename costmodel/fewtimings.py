@@ -13,13 +13,14 @@ from costmodel.anchoring import (
     belief_after,
     belief_before,
     left_over_log_sd,
+    log_s_of,
     log_sd_of,
 )
 from costmodel.discrepancy import corrections_at, discrepancy_of, features_of_group
 from costmodel.draws import DRAWS, SEED, Draw, promised_by_others, summary_of_draws
 from costmodel.published import fits_of_published, published_observations, published_workload
 from costmodel.regression import Observations
-from costmodel.work import Array, groups_of
+from costmodel.work import groups_of
 from domain.catalogue import PublishedRow
 from domain.device import DeviceSpec
 from domain.fit import ValidationRow
@@ -98,7 +99,7 @@ class FewTimings:
 
     def unseen(self) -> Draw:
         """What is missed of all rows from the data sheet."""
-        misses = np.log(self.seen.seconds) - _log_s(self.before, self.seen)
+        misses = np.log(self.seen.seconds) - log_s_of(self.before, self.seen)
         return Draw(misses=misses, log_sd=self.unseen_log_sd)
 
     def draws(self, count: int, draws: int) -> list[Draw]:
@@ -115,15 +116,10 @@ class FewTimings:
         places = [self.places[row] for row in timed]
         shared = discrepancy_of(places, left_over, np.full(len(timed), TIMING_LOG_SD))
         corrections = corrections_at(shared, self.places)
-        misses = np.log(self.seen.seconds) - _log_s(after, self.seen) - corrections
+        misses = np.log(self.seen.seconds) - log_s_of(after, self.seen) - corrections
         others = np.setdiff1d(np.arange(len(misses)), timed)
         own = np.hypot(self.log_sd, log_sd_of(after, self.seen))
         return Draw(misses=misses[others], log_sd=own[others])
-
-
-def _log_s(belief: Belief, seen: Observations) -> Array:
-    logs = dict(zip(belief.names, belief.log_values, strict=True))
-    return np.log(seen.predicted_s(logs, np.zeros(0)))
 
 
 def _place_of(row: PublishedRow) -> tuple[float, ...]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from costmodel.anchoring import Belief, belief_after, log_sd_of
+from costmodel.anchoring import Belief, belief_after, log_s_of, log_sd_of
 from costmodel.draws import DRAWS, SEED, Draw, factor_of, promised_by_others, summary_of_draws
 from costmodel.latency import prior
 from costmodel.operators import Operator
@@ -80,12 +80,6 @@ def belief_from(blocks: Sequence[Blocks]) -> Belief:
     own = np.array([_own_log_sd(name) for name in common.names])
     between = np.diag(own**2) + ASSUMED_GPU_LOG_SD**2 * np.outer(signs, signs)
     return replace(common, covariance=common.covariance + between)
-
-
-def predicted_log_s(belief: Belief, blocks: Blocks) -> Array:
-    """Logarithms of seconds of every block."""
-    logs = dict(zip(belief.names, belief.log_values, strict=True))
-    return np.log(blocks.observations.predicted_s(logs, np.zeros(0)))
 
 
 def _own_log_sd(name: str) -> float:
@@ -188,8 +182,7 @@ def _after_timings(before: Belief, own: Blocks, among: np.ndarray, number: int) 
     left = np.setdiff1d(among, chosen)
     after, _ = belief_after(before, own.observations.only(chosen))
     seen = own.observations.only(left)
-    logs = dict(zip(after.names, after.log_values, strict=True))
-    misses = np.log(seen.seconds / seen.predicted_s(logs, np.zeros(0)))
+    misses = np.log(seen.seconds) - log_s_of(after, seen)
     return Draw(misses=misses, log_sd=np.hypot(PRODUCT_LOG_SD, log_sd_of(after, seen)))
 
 
@@ -203,7 +196,7 @@ def promised_of(known: Sequence[Blocks], target: Blocks, left_over_log_sd: float
     common = belief_of_class(known)
     own_log_sd = log_sd_of(common, target.observations)
     return Draw(
-        misses=np.log(target.observations.seconds) - predicted_log_s(common, target),
+        misses=np.log(target.observations.seconds) - log_s_of(common, target.observations),
         log_sd=np.sqrt(own_log_sd**2 + left_over_log_sd**2 + ASSUMED_GPU_LOG_SD**2),
     )
 

@@ -8,7 +8,6 @@ from domain.architecture import Architecture
 from domain.record import Executor, PositiveCount, Precision, Record, Runtime
 from domain.routing import RoutingDistribution
 
-
 States = Literal["by-token", "by-channel"]
 
 

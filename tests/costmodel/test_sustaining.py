@@ -4,8 +4,13 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from costmodel.energy import REST_SHARE
-from costmodel.sustaining import COMPUTE_DIE_PJ, GRAPHICS_DIE_PJ, PICO, sustained_share
+from costmodel.sustaining import (
+    COMPUTE_DIE_PJ,
+    GRAPHICS_DIE_PJ,
+    PICO,
+    REST_SHARE,
+    sustained_share,
+)
 from costmodel.work import Machine
 from domain.catalogue import devices
 from domain.record import Figure, Unknown
