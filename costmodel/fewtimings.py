@@ -27,12 +27,15 @@ from domain.fit import ValidationRow
 
 TIMM_ANCHORS, A100_ANCHORS = 4, 4
 TIMM_PAIRS = (("rtx3090", "rtx4090"), ("rtx4090", "rtx3090"))
+# The GPUs that were known when Blackwell's came, and these; a quarter of the draws is enough for them.
+FEWER = 4
+BEFORE_BLACKWELL, BLACKWELL = ("rtx3090", "rtx4090"), ("rtx5090", "rtx-pro6000-maxq")
 
 
 def published_rows(
     rows: Sequence[PublishedRow], specs: Mapping[str, DeviceSpec], draws: int = DRAWS
 ) -> list[ValidationRow]:
-    """Timm from one GPU to another, and an A100 at any batch: without and with a few timings."""
+    """Timm from known GPUs to another, and an A100 at any batch: without and with a few timings."""
     judged: list[ValidationRow] = []
     eager = [
         row
@@ -51,6 +54,18 @@ def published_rows(
         name = f"timm-{known}-to-{target}"
         judged.append(summary_of_draws(name, "spec-only", [few.unseen()]))
         timed[f"{name}-{TIMM_ANCHORS}"] = few.draws(TIMM_ANCHORS, draws)
+    timm = [row for row in rows if row.file.startswith("timm_rtx")]
+    for target in BLACKWELL:
+        for runtime in ("eager", "compiled"):
+            alike = [row for row in timm if row.runtime == runtime]
+            few = FewTimings.of(
+                [row for row in alike if row.device_id in BEFORE_BLACKWELL],
+                [r for r in alike if r.device_id == target and r.precision == "amp_fp16"],
+                specs,
+            )
+            name = f"timm-to-{target}-{runtime}"
+            judged.append(summary_of_draws(name, "spec-only", [few.unseen()]))
+            timed[f"{name}-{TIMM_ANCHORS}"] = few.draws(TIMM_ANCHORS, max(draws // FEWER, 1))
     for runtime in ("eager", "engine"):
         few = FewTimings.of(
             [r for r in rows if r.runtime == runtime and not r.file.startswith("aitemplate")],

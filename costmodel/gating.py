@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from costmodel.fewtimings import BLACKWELL
 from costmodel.published import is_old_stack, published_workload
 from costmodel.reach import device_of
 from costmodel.transfer import forecast
@@ -75,6 +76,12 @@ BARS: dict[tuple[str, str], Bar] = {
     ("timm-rtx4090-to-rtx3090", "latency"): TIMM,
     ("timm-rtx3090-to-rtx4090-4", "latency"): FOUR,
     ("timm-rtx4090-to-rtx3090-4", "latency"): FOUR,
+    **{
+        (f"timm-to-{target}-{runtime}{suffix}", "latency"): bar
+        for target in BLACKWELL
+        for runtime in ("eager", "compiled")
+        for suffix, bar in (("", TIMM), ("-4", FOUR))
+    },
     ("a100-eager-4", "latency"): A100,
     ("a100-engine-4", "latency"): A100,
     **{

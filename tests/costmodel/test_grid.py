@@ -29,6 +29,15 @@ def machine(*, ahead):
     )  # fmt: skip
 
 
+# How a runtime goes about what is no product changes what is counted.
+ways = st.fixed_dictionaries(
+    {
+        "runtime": st.sampled_from(["eager", "compiled"]),
+        "states": st.sampled_from(["by-token", "by-channel"]),
+    }
+)
+
+
 @settings(max_examples=40)
 @given(st.data())
 def test_many_batches_take_what_each_takes_alone(data):
@@ -36,8 +45,9 @@ def test_many_batches_take_what_each_takes_alone(data):
     executor, ahead = data.draw(st.sampled_from(EXECUTORS)), data.draw(st.booleans())
     alike = [data.draw(routings(net, images=1)) for _ in range(3)]
     sizes = [data.draw(st.integers(1, 9)) for _ in alike]
+    way = data.draw(ways)
     works = [
-        Workload(architecture=net, batch=size, executor=executor, routing=routing)
+        Workload(architecture=net, batch=size, executor=executor, routing=routing, **way)
         for size, routing in zip(sizes, alike, strict=True)
     ]
     first = groups_of(works[0], host_runs_ahead=False)[-1]
@@ -45,7 +55,7 @@ def test_many_batches_take_what_each_takes_alone(data):
     known = None if place is None else discrepancy_of([place], np.array([0.3]), np.array([0.01]))
     asked = Asked(
         net=net, precision="fp32", executor=executor, machine=machine(ahead=ahead),
-        coefficients=LAW, discrepancy=known,
+        coefficients=LAW, discrepancy=known, **way,
     )  # fmt: skip
     together = batches_s(asked, np.array([each.counts for each in alike]), np.array(sizes))
     for work, seconds in zip(works, together, strict=True):
@@ -58,7 +68,10 @@ def test_many_batches_take_what_each_takes_alone(data):
 def plain_s(asked, counts, batch):
     """One batch: every operator of every recursion on its own, nothing looked up."""
     loads = loads_of_batches(counts[None], np.array([batch]), asked.executor, asked.net)
-    operators = operators_for(asked.net, loads, precision=asked.precision, executor=asked.executor)
+    operators = operators_for(
+        asked.net, loads, precision=asked.precision, executor=asked.executor,
+        runtime=asked.runtime, states=asked.states,
+    )  # fmt: skip
     rates, total_s = Rates.of([asked.machine]), 0.0
     for group in grouped(
         operators, asked.net, asked.executor, host_runs_ahead=asked.machine.host_runs_ahead
@@ -88,7 +101,7 @@ def test_batches_of_images_that_differ_or_recur_take_what_plain_formulas_say(dat
     known = discrepancy_of([*map(tuple, points)], random.normal(0, 0.1, 9), np.full(9, 0.02))
     asked = Asked(
         net=net, precision="fp32", executor=executor, coefficients=LAW, discrepancy=known,
-        machine=machine(ahead=data.draw(st.booleans())),
+        machine=machine(ahead=data.draw(st.booleans())), **data.draw(ways),
     )  # fmt: skip
     together = batches_s(asked, counts, sizes)
     for own, size, seconds in zip(counts, sizes, together, strict=True):
