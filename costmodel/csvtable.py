@@ -112,7 +112,8 @@ def _forecast_of_row(
     net = model_named(row["model"], size)
     if row["device_id"] == "all":
         raise Complaint("wanted one device in a row, got 'all'")
-    if row[LAYOUT] not in LAYOUTS:
+    layout = row[LAYOUT].casefold()
+    if layout not in LAYOUTS:
         raise Complaint(f"wanted layout nchw, nhwc or nothing, got {row[LAYOUT]!r}")
     device = own.get(row["device_id"]) or devices_named(row["device_id"], fits, None)[0][0]
     # A routing of several recursions cannot be of a plain network: there every token goes on.
@@ -125,7 +126,7 @@ def _forecast_of_row(
         else precision_for(None, device),
         runtime=check_runtime(row["runtime_id"] or "eager"),
         executor=executor,
-        states=timm_states(net, row[LAYOUT]),
+        states=timm_states(net, layout),
         routing=travelled,
     )
     return forecast(workload, device, fits)

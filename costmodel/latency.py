@@ -183,9 +183,23 @@ def tiled(
 def _attention_s(work: Work, rates: Rates, coefficients: Coefficients) -> Array:
     half = _each(work, coefficients["attention_half"])
     longer = 1 + half / np.maximum(work.columns, 1e-9)
+    if rates.in_tiles.any():
+        longer = longer * np.where(work.along(rates.in_tiles), padded_heads(work.inner), 1.0)
     efficiency = _each(work, coefficients["attention_efficiency"])
     rate = efficiency * work.along(rates.peak_flop_per_s)
     return np.asarray(work.flop * longer / rate)
+
+
+def padded_heads(widths: Array) -> Array:
+    """How much wider heads are than their width in a GPU's fused attention, which pads them.
+
+    FlashAttention rounds up to multiples of 32, above 128 of 64 (`head_size_rounded` in its flash_api.cpp).
+
+    >>> padded_heads(np.array([64.0, 72.0, 130.0])).round(3)
+    array([1.   , 1.333, 1.477])
+    """
+    step = np.where(widths > 128, 64.0, 32.0)
+    return np.asarray(np.ceil(widths / step) * step / np.maximum(widths, 1.0))
 
 
 def traffic_s(work: Work, rates: Rates, coefficients: Coefficients) -> Array:

@@ -77,8 +77,8 @@ ACTIVATION: dict[bool, dict[Mlp, tuple[float, int]]] = {
     True: {"gelu": (2.0, 1), "quickgelu": (2.0, 1), "swiglu": (5.0, 1)},
 }
 # States by channel: each norm copies its input first (2 passes), and a sum of operands in two orders
-# takes about twice its 3 passes: together as much more as an RTX 3090 needs for timm's networks nchw
-# than nhwc (9 % of a ViT-B, of which this gives 9).
+# takes longer than its 3 passes: together some 4, by timm's networks on an RTX 3090, which takes 9 % longer
+# for a ViT-B nchw than nhwc and 6 % for a ViT-H (10 and 7 with this).
 BY_CHANNEL_PASSES = 4.0
 
 # How often the rows that go on are read and written: taken out, of the filled ones, put back.
@@ -240,6 +240,9 @@ def _layers(
         yield _elementwise(
             stage, "joining", elements=wide, passes=2, element=size.element, calls=several * layers
         )
+    if net.inner_norms:
+        # Before the projection, and before the last product of the MLP.
+        yield from _inner_norms(size, stage, layers, (wide, tokens * hidden))
     yield gemm("projection", width, width)
     yield gemm("mlp-in", width, hidden * (2 if net.mlp == "swiglu" else 1))
     passes, kernels = ACTIVATION[way.fuses][net.mlp]
@@ -250,6 +253,21 @@ def _layers(
         yield elementwise("reordering", wide, BY_CHANNEL_PASSES, size.element, times=2)
     if net.layer_scale:
         yield elementwise("layer-scale", wide, 2, size.element, times=2)
+
+
+def _inner_norms(
+    size: Bytes, stage: str, layers: int, elements: tuple[float, ...]
+) -> Iterator[Operator]:
+    """Norms between products: under autocast what they take and what they give is cast."""
+    for each in elements:
+        yield _elementwise(
+            stage, "inner-norm", elements=each, passes=2, element=size.element, calls=layers
+        )
+        if size.casts:
+            cast = size.weight + size.operand
+            yield _elementwise(
+                stage, "cast", elements=each, passes=1, element=cast, calls=2 * layers
+            )
 
 
 def _embedding(net: Architecture, load: Load, size: Bytes) -> Iterator[Operator]:

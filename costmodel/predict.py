@@ -151,6 +151,8 @@ def predict(
     if timings:
         fits = fits_with(timings, wanted[0][0], fits)
     if from_csv is not None:
+        if power_cap_w is not None:
+            raise Complaint("--power-cap-w is not for --from-csv: ask for each device by --device")
         # A table comes back as a table: CSV unless another shape is asked for.
         mine = {each.id: each for each, _ in wanted} if device_file is not None else {}
         rows = predicted_rows(from_csv, fits, routing, check_executor(executor), mine)

@@ -31,6 +31,7 @@ KIND_OF_NAME: dict[str, Kind] = {
     "patch-embedding": "convolution",
     "norm": "norm",
     "qk-norm": "norm",
+    "inner-norm": "norm",
     "activation": "activation",
 }
 

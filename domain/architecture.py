@@ -33,7 +33,8 @@ class Architecture(Record):
     `router_gate` is for token choice alone, whose `router_bias` shifts its choice of depths without a
     gradient (arXiv 2408.15664). `depth_parameters` are weights of the shared block that each
     recursion has for itself: a vector added to its tokens, or the norms of its layers.
-    `untouched_parameters` are weights outside the transformer proper (a second distillation head,
+    `inner_norms` are norms before the projection of attention and before the last product of the MLP, as
+    BEiT-3 has them. `untouched_parameters` are weights outside the transformer proper (a second distillation head,
     say), counted and stored, but never multiplied.
 
     >>> Architecture.plain(name="toy", depth=3, width=8, heads=2, image_size=8, patch_size=4).tokens
@@ -66,6 +67,7 @@ class Architecture(Record):
     layer_scale: bool = False
     qkv_bias: bool = True
     qk_norm: bool = False
+    inner_norms: bool = False
     pre_norm: bool = False
     final_norm: bool = True
     untouched_parameters: Annotated[int, Field(ge=0)] = 0
@@ -153,7 +155,7 @@ class Architecture(Record):
     def layer_parameters(self) -> int:
         """Weights of one transformer layer."""
         width, hidden = self.width, self.mlp_width
-        norms = 4 * width
+        norms = 4 * width + 2 * (width + hidden) * self.inner_norms
         attention = 3 * width * width + 3 * width * self.qkv_bias + width * width + width
         attention += 4 * self.head_width * self.qk_norm
         first = 2 if self.mlp == "swiglu" else 1

@@ -361,6 +361,7 @@ _PLAIN_VIT = columns.named(
     qkv_bias=columns.yes_or_no,
     layer_scale=columns.yes_or_no,
     qk_norm=columns.yes_or_no,
+    inner_norms=columns.yes_or_no,
     pre_norm=columns.yes_or_no,
     norm=columns.text,
     pool=columns.text,

@@ -30,10 +30,12 @@ class Layer(nn.Module):
         self.queries_keys_values = nn.Linear(width, 3 * width, bias=architecture.qkv_bias)
         self.norm_queries = norm_if(architecture.qk_norm, architecture.head_width)
         self.norm_keys = norm_if(architecture.qk_norm, architecture.head_width)
+        self.norm_mixed = norm_if(architecture.inner_norms, width)
         self.projection = nn.Linear(width, width)
         self.scale_attention = _scale_if(architecture.layer_scale, width)
         self.norm_mlp = _norms(width, depths)
         self.mlp_in = nn.Linear(width, (1 + self.is_gated) * hidden)
+        self.norm_hidden = norm_if(architecture.inner_norms, hidden)
         self.mlp_out = nn.Linear(hidden, width)
         self.scale_mlp = _scale_if(architecture.layer_scale, width)
 
@@ -54,7 +56,7 @@ class Layer(nn.Module):
         normed = _at(self.norm_attention, depth)(tokens)
         tokens = tokens + self._attended(normed, attend, memory, keep)
         normed = _at(self.norm_mlp, depth)(tokens)
-        return tokens + self.scale_mlp(self.mlp_out(self._hidden(normed)))
+        return tokens + self.scale_mlp(self.mlp_out(self.norm_hidden(self._hidden(normed))))
 
     def _attended(
         self,
@@ -80,7 +82,7 @@ class Layer(nn.Module):
             flat = functional.linear(normed, weight, bias)
             queries = flat.view(*normed.shape[:-1], self.heads, -1)
             mixed = attend.across(self.norm_queries(queries), memory)
-        return self.scale_attention(self.projection(mixed.flatten(-2)))
+        return self.scale_attention(self.projection(self.norm_mixed(mixed.flatten(-2))))
 
     def _hidden(self, tokens: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows mlp_width"]:
         if self.is_gated:

@@ -35,6 +35,7 @@ def architectures(draw, *, routed=None):
         prefix_tokens=draw(st.integers(1, 2)),
         layer_scale=draw(st.booleans()),
         qk_norm=draw(st.booleans()),
+        inner_norms=draw(st.booleans()),
     )
 
 

@@ -128,6 +128,7 @@ def test_a_recorded_trace_is_read(tmp_path):
         (["--device", "l4", "--years", "0"], 2, "horizon_years"),
         (["--device", "l4", "--format", "xml"], 2, "json"),
         (["--from-csv", "nothing.csv"], 6, "nothing.csv"),
+        (["--from-csv", "nothing.csv", "--power-cap-w", "100"], 2, "--power-cap-w"),
         (["--device", "l4", "--image-size", "225"], 2, "multiples of 16"),
     ],
 )

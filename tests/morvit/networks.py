@@ -78,6 +78,7 @@ def routed_architectures(draw: st.DrawFn) -> Architecture:
         layer_scale=draw(st.booleans()),
         qkv_bias=draw(st.booleans()),
         qk_norm=draw(st.booleans()),
+        inner_norms=draw(st.booleans()),
         pre_norm=draw(st.booleans()),
         final_norm=draw(st.booleans()),
     )
