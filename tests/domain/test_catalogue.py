@@ -323,7 +323,7 @@ def test_commitment_discounts_are_shares():
 
 
 def test_published_rows_are_of_known_networks_on_known_devices():
-    assert len(published()) == 2150
+    assert len(published()) == 2147
     for row in published():
         assert row.device_id in devices()
         assert row.licence

@@ -6,7 +6,7 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from domain import store
@@ -32,6 +32,7 @@ def compact(tmp_path):
     return path, records
 
 
+@settings(max_examples=100)
 @given(st.binary(max_size=300_000))
 def test_what_was_compacted_comes_back_and_is_the_same_each_time(content):
     archive = compacted(content)
@@ -39,12 +40,14 @@ def test_what_was_compacted_comes_back_and_is_the_same_each_time(content):
     assert compacted(content) == archive
 
 
+@settings(max_examples=100)
 @given(st.binary(min_size=1, max_size=300_000), st.integers(min_value=1))
 def test_more_than_the_most_is_refused(content, fewer):
     with pytest.raises(CorruptFile, match="holds more than"):
         expanded(compacted(content), max(0, len(content) - fewer), WHERE)
 
 
+@settings(max_examples=100)
 @given(st.integers(min_value=0, max_value=400_000), st.data())
 def test_damage_gives_the_intact_beginning_or_is_refused(length, data):
     content = bytes(number * number % 251 for number in range(length % 5000)) * 80

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from domain.measurement import Environment, Measurement
@@ -45,6 +45,7 @@ def ratios(
     return [(each.low, each.value, each.high) for each in seen]
 
 
+@settings(max_examples=100)
 @given(sessions, sessions, st.floats(min_value=1e-3, max_value=1e3))
 def test_the_unit_of_time_does_not_matter(before, after, factor):
     one, other = session(before), session(after, id="s2")
@@ -66,6 +67,7 @@ def test_the_unit_of_time_does_not_matter(before, after, factor):
     )
 
 
+@settings(max_examples=100)
 @given(sessions, sessions)
 def test_changing_places_inverts_the_ratio_and_mirrors_the_verdict(before, after):
     one, other = session(before), session(after, id="s2")
@@ -83,6 +85,7 @@ def test_changing_places_inverts_the_ratio_and_mirrors_the_verdict(before, after
         assert back[point].verdict == MIRROR[each.verdict]
 
 
+@settings(max_examples=100)
 @given(sessions, sessions, st.randoms(use_true_random=False))
 def test_the_order_of_records_does_not_matter(before, after, random):
     one, other = list(session(before)), list(session(after, id="s2"))
@@ -96,6 +99,7 @@ def test_the_order_of_records_does_not_matter(before, after, random):
             assert each.ratio.high == pytest.approx(first.ratio.high, rel=1e-5)
 
 
+@settings(max_examples=100)
 @given(st.integers(min_value=0, max_value=10**6))
 def test_the_same_records_under_two_names_are_the_same(seed):
     values = noisy(seed, 0.01)

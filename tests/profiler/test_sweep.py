@@ -5,7 +5,7 @@ from typing import get_args
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from domain.complaint import Complaint
@@ -66,18 +66,21 @@ def chosen(mode, times):
     return within_budget(CONTRASTS, SETTINGS[mode], budget_s(mode, times))
 
 
+@settings(max_examples=100)
 @given(st.sampled_from(MODES), TIMES, TIMES)
 def test_more_budget_never_drops_what_a_smaller_one_had(mode, one, other):
     fewer, more = chosen(mode, min(one, other)), chosen(mode, max(one, other))
     assert more[: len(fewer)] == fewer
 
 
+@settings(max_examples=100)
 @given(st.sampled_from(MODES), TIMES)
 def test_what_a_budget_chooses_is_expected_to_fit_in_it(mode, times):
     plan = built_in_plan(mode, SHIPPED, budget_s(mode, times))
     assert expected_plan_s(plan.points, SETTINGS[mode]) <= budget_s(mode, times)
 
 
+@settings(max_examples=100)
 @given(st.sampled_from(MODES), TIMES)
 def test_a_plan_has_every_side_of_a_contrast_or_it_is_none_of_the_plan(mode, times):
     planned = set(ids(built_in_plan(mode, SHIPPED, budget_s(mode, times)).points))

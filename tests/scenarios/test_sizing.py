@@ -3,7 +3,7 @@
 from decimal import Decimal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from domain.prediction import Refusal
@@ -66,6 +66,7 @@ def test_the_least_fleet_keeps_the_promise_and_one_device_less_breaks_it(
         assert utilisation(*fewer) > target or p99_latency_s(*fewer, 0.0) > 0.5
 
 
+@settings(max_examples=100)
 @given(latencies, st.floats(1, 4), st.floats(1, 4), arrivals)
 def test_less_certainty_never_needs_fewer_devices(latency_s, one, other, kind):
     narrow, wide = sorted((one, other))
