@@ -33,10 +33,7 @@ MEASURED_PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
 # What the fits of a class and runtime rest on, where that is little.
 THIN_EVIDENCE: dict[tuple[str, Runtime], str] = {
     ("gpu", "engine"): "engines of 2019 to 2023 were fitted: today's are likely faster",
-    (
-        "cpu",
-        "compiled",
-    ): "two CPUs were fitted for compiled networks; the spread between is assumed",
+    ("cpu", "compiled"): "two CPUs were fitted for compiled networks; their spread is assumed",
     ("cpu", "eager"): "few CPUs were measured; how far data sheets are from them is assumed",
 }
 # A power limit that leaves more of the clock than this goes without saying.

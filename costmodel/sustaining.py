@@ -5,9 +5,9 @@
 
 What switching draws goes with the cube of the clock (see `capping`), so `k` is energy per FLOP over
 the square of the clock. An L40S reaches 54 to 60 % of its dense peak in long bf16 products, an H100 77 %
-(`catalogue/published/kernels`): 0.4 pJ/GHz² for a graphics die and 0.15 for a compute die are near both, and
-of three tried on published rows (0.35 and 0.4 sharp, 0.45 soft) 0.4 lay between in every split. A
-card whose products run at half rate, as GeForce cards accumulating in fp32, hardly meets its limit; one
+(the table that `published/kernels` is a part of): 0.4 pJ/GHz² for a graphics die and 0.15 for a compute
+die are near both, and of three tried on published rows (0.35 and 0.4 sharp, 0.45 soft) 0.4 lay between in
+most splits. A card whose products run at half rate, as GeForce cards accumulating in fp32, hardly meets its limit; one
 at full rate does: of an RTX PRO 6000 Max-Q the law leaves 0.61, of an L4 0.63. What `k` is wrong by, the
 cube root makes a third of in log.
 """
