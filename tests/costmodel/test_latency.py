@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from costmodel.latency import (
     GRAIN,
     TILES,
+    arithmetic_s,
     group_s,
     group_slopes_s,
     launch_s,
@@ -196,3 +197,20 @@ def test_slopes_are_differences_of_the_seconds_along_each_coefficient(workload, 
         assert slopes[name] == pytest.approx((up - down) / (2 * step), abs=1e-3 * here_s.max()), (
             name
         )
+
+
+@given(st.integers(1, 256), machines)
+def test_attention_pads_heads_on_a_gpu_and_a_cpu_does_not(width, machine):
+    def seconds(head, in_tiles):
+        # FLOP for each number of a head.
+        own = Operator(
+            stage="block", name="attention", family="attention", flop=1e9 * head, rows=64.0,
+            inner=float(head), columns=200.0,
+        )  # fmt: skip
+        rates = Rates.of([replace(machine, in_tiles=in_tiles)])
+        return float(arithmetic_s(Work.of([[own]]), rates, COEFFICIENTS)[0])
+
+    step = 32 if width <= 128 else 64
+    padded = math.ceil(width / step) * step
+    assert seconds(width, True) == pytest.approx(seconds(padded, True))
+    assert seconds(width, False) / width == pytest.approx(seconds(padded, False) / padded)

@@ -224,3 +224,18 @@ def test_states_by_channel_cost_traffic_in_eager_mode_alone():
     assert (reordered / residual, calls) == (pytest.approx(4 / 3), same_calls)
     assert moved_by("reordering", states="by-channel", runtime="compiled") == []
     assert flop_of(plain(states="by-channel")) == flop_of(plain())
+
+
+@pytest.mark.parametrize("precision", ["fp32", "amp_bf16"])
+def test_inner_norms_are_of_the_width_and_of_the_hidden_width(precision):
+    without = plain(precision=precision)
+    wider = without.architecture.model_copy(update={"inner_norms": True})
+    within = without.model_copy(update={"architecture": wider})
+    norms = [each for each in operators_of(within) if each.name == "inner-norm"]
+    tokens, layers = 2 * wider.tokens, wider.effective_depth
+    assert [each.rows for each in norms] == [tokens * wider.width, tokens * wider.mlp_width]
+    # fp32 is read and written; autocast casts four bytes to two before and after.
+    elements = tokens * layers * (wider.width + wider.mlp_width)
+    casts = 2 * (4 + 2) if precision != "fp32" else 0
+    assert bytes_of(within) - bytes_of(without) == pytest.approx(elements * (2 * 4 + casts))
+    assert flop_of(within) == flop_of(without)
