@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from costmodel.discrepancy import corrections_at, covariance_of, features_of_group
-from costmodel.latency import group_slopes_s
 from costmodel.operators import Operator
+from costmodel.slopes import group_slopes_s
 from costmodel.work import Array, Machine, Rates, Work
 from domain.fit import Discrepancy
 

@@ -9,7 +9,7 @@ one device can be carried to another of its class. A coefficient is a number, or
 where it depends on precision, threads or device.
 """
 
-import math
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -27,6 +27,8 @@ IS_ATTENTION = np.array([kind == "attention" for kind in KINDS])
 # Which are split over threads by their number of elements, and how many one thread takes at least.
 IS_SPLIT = np.array([kind in ("activation", "elementwise", "gather") for kind in KINDS])
 GRAIN = 32_768
+# What is divided by is at least this.
+LEAST = 1e-9
 # Outputs (rows × columns) that a multiprocessor of a GPU works out at once: shapes that libraries of
 # matrix products come with. A kernel takes the one that suits.
 TILES = ((256, 128), (128, 256), (128, 128), (128, 64), (64, 128), (64, 64))
@@ -52,20 +54,8 @@ CALLS_OF: dict[Kind, str] = {
     "gather": "gather_calls",
 }
 
-# Which kinds of operators take other seconds on the device where a coefficient moves; `cache_reach`
-# moves all of them.
+# What the seconds of products depend on.
 OF_PRODUCTS = ("gemm_efficiency", "inner_step_s", "rows_half", "inner_half", "columns_half")
-TOUCHED_BY: dict[str, tuple[Kind, ...]] = {
-    **dict.fromkeys(OF_PRODUCTS, ("gemm", "convolution")),
-    "convolution_efficiency": ("convolution",),
-    "attention_efficiency": ("attention",),
-    "attention_half": ("attention",),
-    **{
-        name: tuple(kind for kind in KINDS if STREAM_OF[kind] == name)
-        for name in dict.fromkeys(STREAM_OF.values())
-    },
-    "cache_reach": KINDS,
-}
 
 # name: (unit, prior median on a GPU, on a CPU, prior log sd). The medians are what measured
 # networks and kernels of the class reach (costs of launches: several microseconds a kernel in eager
@@ -104,12 +94,12 @@ def arithmetic_s(work: Work, rates: Rates, coefficients: Coefficients) -> Array:
     Attention's share grows with the tokens of an image. Only products and attention have FLOP.
     """
     seconds = np.zeros(work.flop.shape)
-    for chosen, own in _reckoning(work):
+    for chosen, own in reckoning(work):
         seconds[chosen] = _reckoned_s(own, rates, coefficients)
     return seconds
 
 
-def _reckoning(work: Work) -> Iterator[tuple[NDArray[np.bool_], Work]]:
+def reckoning(work: Work) -> Iterator[tuple[NDArray[np.bool_], Work]]:
     """The operators that have FLOP: products, then attention; which they are, and they alone."""
     for is_kind in (IS_PRODUCT, IS_ATTENTION):
         chosen = is_kind[work.kind]
@@ -118,32 +108,37 @@ def _reckoning(work: Work) -> Iterator[tuple[NDArray[np.bool_], Work]]:
 
 
 def _reckoned_s(own: Work, rates: Rates, coefficients: Coefficients) -> Array:
-    of_kind = _attention_s if IS_ATTENTION[own.kind[0]] else _product_s
+    of_kind = attention_s if IS_ATTENTION[own.kind[0]] else _product_s
     return of_kind(own, rates, coefficients)
 
 
 def _product_s(work: Work, rates: Rates, coefficients: Coefficients) -> Array:
-    each = {name: _each(work, coefficients[name]) for name in OF_PRODUCTS}
+    rated_s, steps_s = product_parts_s(work, rates, coefficients)
+    return rated_s + steps_s
+
+
+def product_parts_s(work: Work, rates: Rates, coefficients: Coefficients) -> tuple[Array, Array]:
+    """Seconds of products at the rate of their shape, and of the steps along their inner size."""
+    each = {name: along_groups(work, coefficients[name]) for name in OF_PRODUCTS}
     # Time, not rate: each factor is (x + half)/x.
-    slowness = (1 + each["inner_half"] / np.maximum(work.inner, 1e-9)) / (
+    slowness = (1 + each["inner_half"] / np.maximum(work.inner, LEAST)) / (
         each["gemm_efficiency"] * work.along(rates.peak_flop_per_s)
     )
     is_convolution = work.kind == KINDS.index("convolution")
     if is_convolution.any():
-        share = _each(work, coefficients["convolution_efficiency"])
+        share = along_groups(work, coefficients["convolution_efficiency"])
         slowness = slowness / np.where(work.beside(is_convolution), share, 1.0)
     step_s = each["inner_step_s"] * work.along(rates.slowness)
-    steps_s = work.calls * work.inner * step_s
     shape = _shape_of(work, rates, each["rows_half"], each["columns_half"])
-    return np.asarray(work.flop * shape * slowness + steps_s)
+    return np.asarray(work.flop * shape * slowness), np.asarray(work.calls * work.inner * step_s)
 
 
 def _shape_of(
     work: Work, rates: Rates, rows_half: float | Array, columns_half: float | Array
 ) -> Array:
     """How much longer than at its rate each product takes for the rows and columns that it has."""
-    whole = (1 + rows_half / np.maximum(work.rows, 1e-9)) * (
-        1 + columns_half / np.maximum(work.columns, 1e-9)
+    whole = (1 + rows_half / np.maximum(work.rows, LEAST)) * (
+        1 + columns_half / np.maximum(work.columns, LEAST)
     )
     if not rates.in_tiles.any():
         return np.asarray(whole)
@@ -169,23 +164,39 @@ def tiled(
     1.52
     2.1
     """
-    least: Array | None = None
+    taken = _taken_in_tiles(rows, columns, units, rows_half, columns_half)
+    return np.asarray(
+        np.sqrt(functools.reduce(np.minimum, taken) / np.maximum(rows * columns, LEAST))
+    )
+
+
+def tile_taken(
+    rows: Array, columns: Array, units: Array, rows_half: float | Array, columns_half: float | Array
+) -> tuple[Array, Array]:
+    """Rows and columns of the tile that each product takes: the best of `TILES`."""
+    taken = np.stack(list(_taken_in_tiles(rows, columns, units, rows_half, columns_half)))
+    best = np.array(TILES, dtype=float)[taken.argmin(axis=0)]
+    return best[..., 0], best[..., 1]
+
+
+def _taken_in_tiles(
+    rows: Array, columns: Array, units: Array, rows_half: float | Array, columns_half: float | Array
+) -> Iterator[Array]:
+    """The square of what rows × columns outputs take, in outputs, in each of `TILES`."""
     for of_rows, of_columns in TILES:
         tiles = np.ceil(rows / of_rows) * np.ceil(columns / of_columns)
         waited = np.where(tiles > units, np.ceil(tiles / units) * units, tiles)
         slower = (1 + rows_half / of_rows) * (1 + columns_half / of_columns)
-        taken = slower**2 * waited * (of_rows * of_columns)
-        least = taken if least is None else np.minimum(least, taken)
-    assert least is not None, "there are tiles"
-    return np.asarray(np.sqrt(least / np.maximum(rows * columns, 1e-9)))
+        yield slower**2 * waited * (of_rows * of_columns)
 
 
-def _attention_s(work: Work, rates: Rates, coefficients: Coefficients) -> Array:
-    half = _each(work, coefficients["attention_half"])
-    longer = 1 + half / np.maximum(work.columns, 1e-9)
+def attention_s(work: Work, rates: Rates, coefficients: Coefficients) -> Array:
+    """Seconds of attention's arithmetic: its share of the peak grows with the tokens of an image."""
+    half = along_groups(work, coefficients["attention_half"])
+    longer = 1 + half / np.maximum(work.columns, LEAST)
     if rates.in_tiles.any():
         longer = longer * np.where(work.along(rates.in_tiles), padded_heads(work.inner), 1.0)
-    efficiency = _each(work, coefficients["attention_efficiency"])
+    efficiency = along_groups(work, coefficients["attention_efficiency"])
     rate = efficiency * work.along(rates.peak_flop_per_s)
     return np.asarray(work.flop * longer / rate)
 
@@ -215,9 +226,14 @@ def traffic_s(work: Work, rates: Rates, coefficients: Coefficients) -> Array:
     moved = work.weight_bytes + work.moved_bytes
     if not rates.cache_bytes.any():
         return np.asarray(moved / rate)
-    touched = moved / np.maximum(work.calls, 1e-9) + 1.0
-    reached = _each(work, coefficients["cache_reach"]) * work.along(rates.cache_bytes)
-    return np.asarray(moved * touched / ((touched + reached) * rate))
+    return np.asarray(moved * (1 - cached_share(work, rates, coefficients)) / rate)
+
+
+def cached_share(work: Work, rates: Rates, coefficients: Coefficients) -> Array:
+    """What share of an operator's traffic the last cache takes."""
+    touched = (work.weight_bytes + work.moved_bytes) / np.maximum(work.calls, LEAST) + 1.0
+    reached = along_groups(work, coefficients["cache_reach"]) * work.along(rates.cache_bytes)
+    return np.asarray(reached / (touched + reached))
 
 
 def _share_of_cores(work: Work, rates: Rates) -> Array:
@@ -230,7 +246,7 @@ def _share_of_cores(work: Work, rates: Rates) -> Array:
     return np.asarray(np.where(work.beside(IS_SPLIT[work.kind]), busy / units, 1.0))
 
 
-def _each(work: Work, coefficient: float | Array) -> float | Array:
+def along_groups(work: Work, coefficient: float | Array) -> float | Array:
     """A coefficient as one number, or as one an operator where it depends on the group."""
     return work.along(coefficient) if isinstance(coefficient, np.ndarray) else coefficient
 
@@ -260,7 +276,7 @@ def smooth_maximum(one: Array, other: Array) -> Array:
 def operator_s(work: Work, rates: Rates, coefficients: Coefficients) -> Array:
     """Device seconds of each operator, without launches."""
     seconds = traffic_s(work, rates, coefficients)
-    for chosen, own in _reckoning(work):
+    for chosen, own in reckoning(work):
         own_s = _reckoned_s(own, rates, coefficients)
         seconds[chosen] = smooth_maximum(own_s, seconds[chosen])
     return seconds
@@ -269,48 +285,14 @@ def operator_s(work: Work, rates: Rates, coefficients: Coefficients) -> Array:
 def launch_s(work: Work, coefficients: Coefficients) -> Array:
     """Seconds that launching each operator's calls takes."""
     plain = _of_kind(work, {**coefficients, PLAIN: 1.0}, CALLS_OF)
-    return np.asarray(work.calls * _each(work, coefficients["call_s"]) * plain)
+    return np.asarray(work.calls * along_groups(work, coefficients["call_s"]) * plain)
 
 
 def group_s(work: Work, rates: Rates, coefficients: Coefficients) -> Array:
     """Seconds of each group of the work: its operators, and once what every group costs."""
-    device_s = _summed(work, operator_s(work, rates, coefficients))
-    host_s = _summed(work, launch_s(work, coefficients))
+    device_s = summed(work, operator_s(work, rates, coefficients))
+    host_s = summed(work, launch_s(work, coefficients))
     return together_s(device_s, host_s, rates.host_runs_ahead, coefficients["stage_s"])
-
-
-# What a logarithm is moved by for a slope.
-SLOPE_STEP = 1e-5
-
-
-def group_slopes_s(
-    work: Work, rates: Rates, coefficients: Coefficients
-) -> tuple[Array, dict[str, Array]]:
-    """Seconds of each group, and their slope along the logarithm of each coefficient: by differences.
-
-    A coefficient touches few kinds of operators (`TOUCHED_BY`): only those are worked out anew.
-    """
-    each_s = operator_s(work, rates, coefficients)
-    device_s, host_s = _summed(work, each_s), _summed(work, launch_s(work, coefficients))
-    here_s = together_s(device_s, host_s, rates.host_runs_ahead, coefficients["stage_s"])
-    parts: dict[tuple[Kind, ...], tuple[NDArray[np.bool_], Work]] = {}
-    slopes = {}
-    for name, value in coefficients.items():
-        moved = {**coefficients, name: value * math.exp(SLOPE_STEP)}
-        there_s, launched_s = device_s, host_s
-        if name in TOUCHED_BY:
-            kinds = TOUCHED_BY[name]
-            if kinds not in parts:
-                chosen = np.array([kind in kinds for kind in KINDS])[work.kind]
-                parts[kinds] = chosen, work.taken(chosen)
-            chosen, touched = parts[kinds]
-            apart_s = operator_s(touched, rates, moved) - each_s[chosen]
-            there_s = device_s + _summed(touched, apart_s)
-        elif name != "stage_s":
-            launched_s = _summed(work, launch_s(work, moved))
-        after_s = together_s(there_s, launched_s, rates.host_runs_ahead, moved["stage_s"])
-        slopes[name] = (after_s - here_s) / SLOPE_STEP
-    return here_s, slopes
 
 
 def together_s(
@@ -325,7 +307,8 @@ def together_s(
     return np.asarray(both_s + once_s)
 
 
-def _summed(work: Work, seconds: Array) -> Array:
+def summed(work: Work, seconds: Array) -> Array:
+    """The sum over the operators of each group."""
     return np.asarray(np.bincount(work.group, seconds, work.groups), dtype=float)
 
 
@@ -347,7 +330,7 @@ def shares_s(
     host = launch_s(work, coefficients)
     own = smooth_maximum(compute, memory) + host
     whole = group_s(work, rates, coefficients) * np.asarray(factors)
-    seconds = own * (whole / _summed(work, own))[work.group]
+    seconds = own * (whole / summed(work, own))[work.group]
     stacked = np.stack([compute, memory, host])
     names: tuple[Bound, ...] = ("compute", "memory", "host")
     bounds = [names[row] for row in stacked.argmax(axis=0)]

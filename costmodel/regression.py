@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
-from costmodel.latency import group_s, group_slopes_s
+from costmodel.latency import group_s
+from costmodel.slopes import group_slopes_s
 from costmodel.work import Rates, Work
 
 Array = NDArray[np.float64]
@@ -252,15 +253,16 @@ def most_likely(
     `slopes` are those of `residuals` (observations × point).
     """
     prior_rows = np.diag(1 / spread)
+    missed = remembered(residuals)
 
     def robust(z: Array) -> Array:
         return np.asarray(np.sign(z) * np.sqrt(2 * (np.sqrt(1 + z**2) - 1)))
 
     def weighted(point: Array) -> Array:
-        return np.concatenate([robust(residuals(point) / log_sd), (point - centre) / spread])
+        return np.concatenate([robust(missed(point) / log_sd), (point - centre) / spread])
 
     def weighted_slopes(point: Array) -> Array:
-        z = residuals(point) / log_sd
+        z = missed(point) / log_sd
         # f' = z / (f·√(1+z²)), 1 at 0.
         f = robust(z)
         is_far = np.abs(z) > SMALL
@@ -272,6 +274,18 @@ def most_likely(
         ftol=1e-5, max_nfev=steps,
     )  # fmt: skip
     return solved.x, np.linalg.inv(solved.jac.T @ solved.jac), float(solved.cost)
+
+
+def remembered(function: Callable[[Array], Array]) -> Callable[[Array], Array]:
+    """`function`, whose latest value is not worked out twice: a search asks for slopes where it has just been."""
+    latest: list[Array] = []
+
+    def of(point: Array) -> Array:
+        if not latest or not np.array_equal(latest[0], point):
+            latest[:] = [point.copy(), function(point)]
+        return latest[1]
+
+    return of
 
 
 def spread_of(residuals: Sequence[float] | Array) -> float:

@@ -13,7 +13,6 @@ from costmodel.latency import (
     TILES,
     arithmetic_s,
     group_s,
-    group_slopes_s,
     launch_s,
     prior,
     shares_s,
@@ -175,28 +174,6 @@ def test_a_wave_begun_is_waited_for():
         for tiles in (108, 109)
     )
     assert more > 1.2 * one
-
-
-@given(workloads(), machines, st.integers(1, 3))
-def test_slopes_are_differences_of_the_seconds_along_each_coefficient(workload, machine, several):
-    groups = groups_of(workload, host_runs_ahead=machine.host_runs_ahead)
-    work, rates = Work.of(groups), Rates.of([machine] * len(groups))
-    # Some depend on the group.
-    coefficients = {
-        name: value * np.linspace(1, 2, len(groups)) if number % several else value
-        for number, (name, value) in enumerate(COEFFICIENTS.items())
-    }
-    here_s, slopes = group_slopes_s(work, rates, coefficients)
-    assert here_s == pytest.approx(group_s(work, rates, coefficients), rel=1e-12)
-    step = 1e-4
-    for name, value in coefficients.items():
-        up, down = (
-            group_s(work, rates, {**coefficients, name: value * math.exp(by)})
-            for by in (step, -step)
-        )
-        assert slopes[name] == pytest.approx((up - down) / (2 * step), abs=1e-3 * here_s.max()), (
-            name
-        )
 
 
 @given(st.integers(1, 256), machines)
