@@ -19,12 +19,13 @@ from domain.record import Executor
 from domain.store import read_limited
 from domain.tables import Cell
 from domain.units import MILLI
-from domain.workload import Workload, timm_states
+from domain.workload import Workload, attention_of_torch, timm_states
 
 LARGEST_CSV_BYTES = 64 * 2**20
 CSV_COLUMNS = ("model", "device_id", "precision_id", "runtime_id", "batch_size", "img_size")
-# May be left out: how images lie in memory, nchw unless it says nhwc.
-LAYOUT, LAYOUTS = "layout", ("", "nchw", "nhwc")
+# May be left out: how images lie in memory, nchw unless it says nhwc; torch's version, today's unless
+# it says 1.x, whose attention is not fused.
+LAYOUT, LAYOUTS, TORCH = "layout", ("", "nchw", "nhwc"), "torch_version"
 
 
 def predicted_rows(
@@ -62,9 +63,9 @@ def predicted_rows(
             raise CorruptFile(f"{path}: row {number} has more cells than there are columns")
         if None in row.values():
             raise CorruptFile(f"{path}: row {number} has fewer cells than there are columns")
-        asked = tuple((row.get(name) or "").strip() for name in (*CSV_COLUMNS, LAYOUT))
+        asked = tuple((row.get(name) or "").strip() for name in (*CSV_COLUMNS, LAYOUT, TORCH))
         if asked not in answers:
-            question = dict(zip((*CSV_COLUMNS, LAYOUT), asked, strict=True))
+            question = dict(zip((*CSV_COLUMNS, LAYOUT, TORCH), asked, strict=True))
             answers[asked] = _answer(question, fits, routing, executor, own)
         kept: dict[str, Cell] = {name: row[name] for name in columns}
         answered.append(kept | answers[asked])
@@ -127,6 +128,7 @@ def _forecast_of_row(
         runtime=check_runtime(row["runtime_id"] or "eager"),
         executor=executor,
         states=timm_states(net, layout),
+        attention=attention_of_torch(row[TORCH].strip()),
         routing=travelled,
     )
     return forecast(workload, device, fits)

@@ -21,7 +21,7 @@ from costmodel.work import LOADS, Array, Machine, Rates, Work, grouped
 from domain.architecture import Architecture
 from domain.fit import Discrepancy
 from domain.record import Executor, Precision, Runtime
-from domain.workload import States, Workload
+from domain.workload import Attention, States, Workload
 
 # Batches times recursions, and counts, that are held at once: 8 MB and 32 MB an array.
 MOST_STAGES, MOST_COUNTS = 1_048_576, 4_194_304
@@ -39,6 +39,7 @@ class Asked:
     executor: Executor
     runtime: Runtime
     states: States
+    attention: Attention
     machine: Machine
     coefficients: Coefficients
     discrepancy: Discrepancy | None = None
@@ -53,6 +54,7 @@ class Asked:
             executor=workload.executor,
             runtime=workload.runtime,
             states=workload.states,
+            attention=workload.attention,
             machine=reach.machine,
             coefficients={each.name: each.value for each in reach.fit.coefficients},
             discrepancy=reach.fit.discrepancy,
@@ -72,7 +74,7 @@ def _part_s(asked: Asked, counts: NDArray[np.int64], batch: NDArray[np.int64]) -
     loads = columns_of_batches(counts, batch, asked.executor, asked.net)
     operators = operators_for(
         asked.net, loads, precision=asked.precision, executor=asked.executor,
-        runtime=asked.runtime, states=asked.states,
+        runtime=asked.runtime, states=asked.states, attention=asked.attention,
     )  # fmt: skip
     groups = grouped(
         operators, asked.net, asked.executor, host_runs_ahead=asked.machine.host_runs_ahead

@@ -15,7 +15,7 @@ from costmodel.loads import Load, Loads, loads_of_workload
 from domain.architecture import ROUTER_HIDDEN, Architecture, Mlp
 from domain.device import BYTES_OF, WEIGHT_BYTES_OF
 from domain.record import Executor, Precision, Runtime
-from domain.workload import States, Workload
+from domain.workload import Attention, States, Workload
 
 Family = Literal["gemm", "attention", "elementwise", "gather"]
 
@@ -69,6 +69,7 @@ class Way:
 
     fuses: bool
     states: States
+    attention: Attention = "fused"
 
 
 # Reads and writes of an activation's elements, and its kernels: each operator alone, or all in one.
@@ -80,6 +81,26 @@ ACTIVATION: dict[bool, dict[Mlp, tuple[float, int]]] = {
 # takes longer than its 3 passes: together some 4, by timm's networks on an RTX 3090, which takes 9 % longer
 # for a ViT-B nchw than nhwc and 6 % for a ViT-H (10 and 7 with this).
 BY_CHANNEL_PASSES = 4.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unfused:
+    """What attention takes beside its arithmetic where two products leave their scores in memory.
+
+    Reads and writes of scores and kernels: the second product, scaling, softmax; where autocast casts,
+    softmax gives fp32, which is cast for the second product. Copies of heads: queries, keys, values, the
+    result.
+    """
+
+    passes: float
+    kernels: int
+    copies: int
+
+
+UNFUSED: dict[bool, Unfused] = {
+    False: Unfused(passes=6.0, kernels=3, copies=4),
+    True: Unfused(passes=4.0, kernels=2, copies=2),
+}
 
 # How often the rows that go on are read and written: taken out, of the filled ones, put back.
 COMPACTION: dict[Executor, dict[str, float]] = {
@@ -103,6 +124,7 @@ def operators_of(workload: Workload) -> tuple[Operator, ...]:
         executor=workload.executor,
         runtime=workload.runtime,
         states=workload.states,
+        attention=workload.attention,
     )
 
 
@@ -114,9 +136,10 @@ def operators_for(
     executor: Executor,
     runtime: Runtime = "eager",
     states: States = "by-token",
+    attention: Attention = "fused",
 ) -> tuple[Operator, ...]:
     """Every operator that `net` executes for these loads; of many batches, many numbers in each."""
-    way = Way(fuses=runtime != "eager", states=states)
+    way = Way(fuses=runtime != "eager", states=states, attention=attention)
     return tuple(_operators(net, loads, Bytes.of(precision), executor, way))
 
 
@@ -235,6 +258,9 @@ def _layers(
     if net.qk_norm:
         yield elementwise("qk-norm", wide, 2, size.element, times=2)
     yield _attention(net, load, size, stage, layers, remembered)
+    if way.attention == "unfused":
+        scores = net.heads * (load.squares if remembered is None else remembered)
+        yield from _unfused(size, stage, layers, way, scores=scores, wide=wide)
     several = _several(load)
     if np.ndim(several) or several:
         yield _elementwise(
@@ -253,6 +279,29 @@ def _layers(
         yield elementwise("reordering", wide, BY_CHANNEL_PASSES, size.element, times=2)
     if net.layer_scale:
         yield elementwise("layer-scale", wide, 2, size.element, times=2)
+
+
+def _unfused(
+    size: Bytes, stage: str, layers: int, way: Way, *, scores: float, wide: float
+) -> Iterator[Operator]:
+    """Scores written and read between the products of attention, and heads laid out for them."""
+    own = UNFUSED[way.fuses]
+    casts = size.casts and not way.fuses
+    # Autocast lets softmax write fp32 (its `fp32_set_opt_dtype` policy); one more kernel reads that.
+    cast = (2 * size.element) if casts else 0
+    moved = size.operand * own.passes + cast
+    kernels = own.kernels + casts
+    yield Operator(
+        stage=stage,
+        name="scores",
+        family="elementwise",
+        moved_bytes=moved * scores * layers,
+        calls=float(kernels * layers),
+        rows=scores,
+    )
+    yield _elementwise(
+        stage, "heads", elements=wide, passes=2, element=size.operand, calls=own.copies * layers
+    )
 
 
 def _inner_norms(

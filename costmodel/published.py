@@ -21,6 +21,14 @@ from costmodel.regression import (
     posterior_of,
     spread_of,
 )
+from costmodel.software import (
+    SOFTWARE_ROWS_LOG_SD,
+    TODAY,
+    attention_of,
+    covariate_of_software,
+    others_of,
+    software_of,
+)
 from costmodel.work import Array, Machine, Rates, Work, groups_of
 from domain.architecture import Architecture
 from domain.catalogue import PublishedRow, model_named
@@ -38,8 +46,7 @@ UNSTATED_BATCH_LOG_SD = 0.3
 LARGEST_STACK_GAP = 0.4
 # With fewer rows than this a device's own spread is not believed to be below its class's.
 FEW_ROWS = 10
-# How a device of a class may differ from the class beside its offset, and software of another age
-# from today's: log spreads before the data.
+# How a device of a class may differ from the class beside its offset: log spreads before the data.
 DEVICE_LOG_SD = {
     "gemm_efficiency": 0.15,
     "attention_efficiency": 0.15,
@@ -47,14 +54,6 @@ DEVICE_LOG_SD = {
     "elementwise_efficiency": 0.15,
     "call_s": 0.3,
 }
-OLD_STACK_LOG_SD = {
-    "gemm_efficiency": 0.3,
-    "attention_efficiency": 0.7,
-    "activation_efficiency": 0.5,
-    "elementwise_efficiency": 0.5,
-    "call_s": 0.7,
-}
-OLD_STACK = "old-stack"
 # Precision is part of what runs: other units, other kernels. The first group is what the others
 # deviate from.
 PRECISION_LOG_SD = {
@@ -70,6 +69,8 @@ PRECISION_GROUPS: tuple[tuple[Precision, ...], ...] = (
     ("fp32", "tf32"),
     ("int8",),
 )
+# Layers, width and heads of bare encoders.
+ENCODERS = {"bert_base_encoder": (12, 768, 12), "bert_large_encoder": (24, 1024, 16)}
 # Spread between GPUs before it is estimated from their offsets.
 ASSUMED_GPU_LOG_SD = 0.2
 
@@ -88,6 +89,7 @@ def published_workload(row: PublishedRow) -> Workload:
         runtime=row.runtime,
         executor="masked",
         states="by-token" if row.seq_len else timm_states(net, row.layout),
+        attention=attention_of(row, net.tokens),
         routing=RoutingDistribution.full(net.tokens, net.recursions),
     )
 
@@ -95,18 +97,19 @@ def published_workload(row: PublishedRow) -> Workload:
 def _published_architecture(row: PublishedRow) -> Architecture:
     if row.seq_len is None:
         return model_named(row.as_model or row.model, row.image_size)
+    layers, width, heads = ENCODERS[row.model]
     # A bare encoder is a network of one patch, whose other tokens are prefix tokens.
     return Architecture(
-        name="bert-base-encoder",
+        name=row.model.replace("_", "-"),
         image_size=1,
         patch_size=1,
         channels=1,
         classes=0,
-        width=768,
-        heads=12,
-        mlp_width=3072,
+        width=width,
+        heads=heads,
+        mlp_width=4 * width,
         layers_before=0,
-        shared_layers=12,
+        shared_layers=layers,
         recursions=1,
         layers_after=0,
         prefix_tokens=row.seq_len - 1,
@@ -118,11 +121,11 @@ def published_observations(
 ) -> Observations:
     """Whole batches of published rows; each device id in `offsets` has an offset of its own.
 
-    So has the software of before fused attention, where a set has rows of both kinds.
+    So has every software but today's.
     """
     groups, machines, target, seconds, log_sd, design = [], [], [], [], [], []
     owners: list[PublishedRow] = []
-    has_both = len({is_old_stack(row) for row in rows}) > 1
+    others = others_of({software_of(row) for row in rows})
     for number, row in enumerate(rows):
         machine = Machine.of(specs[row.device_id], row.precision)
         for group in groups_of(published_workload(row), host_runs_ahead=machine.host_runs_ahead):
@@ -132,8 +135,10 @@ def published_observations(
             owners.append(row)
         seconds.append((row.batch or 1) / row.throughput_img_per_s)
         log_sd.append(PUBLISHED_LOG_SD if row.batch else UNSTATED_BATCH_LOG_SD)
-        stack = [float(is_old_stack(row))] if has_both else []
-        design.append([float(row.device_id == name) for name in offsets] + stack)
+        design.append(
+            [float(row.device_id == name) for name in offsets]
+            + [float(software_of(row) == name) for name in others]
+        )
     covariates = {
         covariate_of(name): np.array([float(row.device_id == name) for row in owners])
         for name in offsets
@@ -143,14 +148,14 @@ def published_observations(
         for covariate in covariates
         for coefficient, spread in DEVICE_LOG_SD.items()
     ]
-    if has_both:
-        covariates[OLD_STACK] = np.array([float(is_old_stack(row)) for row in owners])
+    for name in others:
+        covariate = covariate_of_software(name)
+        covariates[covariate] = np.array([float(software_of(row) == name) for row in owners])
         deviations += [
-            Deviation(coefficient=coefficient, covariate=OLD_STACK, log_sd=spread)
-            for coefficient, spread in OLD_STACK_LOG_SD.items()
+            Deviation(coefficient=coefficient, covariate=covariate, log_sd=spread)
+            for coefficient, spread in SOFTWARE_ROWS_LOG_SD.items()
         ]
-    _, *others = groups_present(rows)
-    for precisions in others:
+    for precisions in groups_present(rows)[1:]:
         covariate = precision_covariate(precisions)
         covariates[covariate] = np.array([float(row.precision in precisions) for row in owners])
         deviations += [
@@ -187,18 +192,8 @@ def covariate_of(device_id: str) -> str:
 
 
 def is_old_stack(row: PublishedRow) -> bool:
-    """Whether the software is of another age than what a buyer would install today.
-
-    For frameworks: older than torch 2, whose attention is fused. For engines: FasterTransformer,
-    which ended in 2022.
-    """
-    if row.runtime == "engine":
-        return "FasterTransformer" in row.note
-    return row.runtime == "eager" or row.runtime == "compiled" if not _is_torch_2(row) else False
-
-
-def _is_torch_2(row: PublishedRow) -> bool:
-    return row.torch_version.startswith("2")
+    """Whether the software is another than what a buyer would install today."""
+    return software_of(row) != TODAY
 
 
 def fits_of_published(
@@ -216,20 +211,50 @@ def fits_of_published(
 
 def class_posterior(
     rows: Sequence[PublishedRow], specs: Mapping[str, DeviceSpec], device_class: str
-) -> tuple[Posterior, tuple[str, ...]]:
-    """Posterior of one class and runtime, with the devices whose offsets it carries."""
+) -> tuple[Posterior, tuple[str, ...], float]:
+    """Posterior of one class and runtime, the devices whose offsets it carries, and how devices differ.
+
+    The last is the log spread that a device of the class which nobody timed carries.
+    """
     names = tuple(sorted({row.device_id for row in rows}))
     offsets = names if len(names) > 1 else ()
     assumed = ASSUMED_CPU_LOG_SD if device_class == "cpu" else ASSUMED_GPU_LOG_SD
     observations = published_observations(rows, specs, offsets)
-    return posterior_of(observations, prior(device_class), offset_log_sd=assumed), names
+    posterior = posterior_of(observations, prior(device_class), offset_log_sd=assumed)
+    if len(names) < LEAST_DEVICES:
+        return posterior, names, assumed
+    apart = _apart(posterior, observations)
+    owners = np.array([row.device_id for row in rows])
+    return (
+        posterior,
+        names,
+        spread_of_few([float(np.median(apart[owners == name])) for name in names]),
+    )
 
 
-def between_devices_log_sd(posterior: Posterior, devices: int) -> float:
-    """Spread that an unseen device carries: Student's factor for so few devices included."""
-    if devices < 3:
-        return posterior.offset_log_sd
-    return posterior.offset_log_sd * float(student.ppf(0.95, devices - 1)) / 1.645
+def _apart(posterior: Posterior, seen: Observations) -> Array:
+    """How much longer than its class each observation's device takes, in log: offset and deviations."""
+    of_device = [each.covariate.startswith(covariate_of("")) for each in posterior.deviations]
+    without = np.where(of_device, 0.0, posterior.shifts)
+    logs = dict(zip(posterior.names, posterior.log_values, strict=True))
+    of_class = (
+        np.log(seen.predicted_s(logs, without)) + seen.design[:, seen.devices :] @ posterior.stacks
+    )
+    return np.asarray(np.log(seen.seconds) - posterior.residuals - of_class)
+
+
+# Of fewer the spread between devices stays as assumed.
+LEAST_DEVICES = 3
+
+
+def spread_of_few(differences: Sequence[float]) -> float:
+    """Log spread of one more like these around 0: theirs, by Student's factor for so few.
+
+    >>> round(spread_of_few([0.2, -0.2, 0.2]), 3)
+    0.355
+    """
+    mean_square = math.fsum(each**2 for each in differences) / len(differences)
+    return math.sqrt(mean_square) * float(student.ppf(0.95, len(differences) - 1)) / 1.645
 
 
 def _fits_of_set(
@@ -240,14 +265,14 @@ def _fits_of_set(
     made_by: str,
 ) -> list[Fit]:
     """Fits of one class and runtime: for each group of precisions one, and one a device."""
-    posterior, names = class_posterior(rows, specs, device_class)
+    posterior, names, between = class_posterior(rows, specs, device_class)
     fits: list[Fit] = []
     for number, precisions in enumerate(groups_present(rows)):
         own = np.array([row.precision in precisions for row in rows])
         at = {precision_covariate(precisions): 1.0} if number else {}
         suffix = f"-{precisions[0]}" if number else ""
         fits += _fits_at(
-            device_class, runtime, rows, specs, made_by, posterior, names, own, at, suffix
+            device_class, runtime, rows, specs, made_by, posterior, names, between, own, at, suffix
         )
     return fits
 
@@ -260,13 +285,15 @@ def _fits_at(
     made_by: str,
     posterior: Posterior,
     names: tuple[str, ...],
+    between: float,
     at_precision: NDArray[np.bool_],
     at: Mapping[str, float],
     suffix: str,
 ) -> list[Fit]:
     beliefs = prior(device_class)
     is_old = np.array([is_old_stack(row) for row in rows])
-    between = between_devices_log_sd(posterior, len(names))
+    others = others_of({software_of(row) for row in rows})
+    gaps = dict(zip(others, np.abs(posterior.stacks).tolist(), strict=True))
     covariance = posterior.covariance_at(at)
     here = [row for row, mine in zip(rows, at_precision, strict=True) if mine]
     today = at_precision & (~is_old | is_old[at_precision].all())
@@ -298,7 +325,9 @@ def _fits_at(
         own = at_precision & np.array([row.device_id == name for row in rows])
         if not own.any():
             continue
-        stack = abs(float(posterior.stacks[0])) if is_old[own].all() else 0.0
+        stack = min(
+            gaps.get(software_of(row), 0.0) for row, mine in zip(rows, own, strict=True) if mine
+        )
         if stack > LARGEST_STACK_GAP:
             continue
         spread = spread_of(posterior.residuals[own])

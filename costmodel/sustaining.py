@@ -12,17 +12,33 @@ at full rate does: of an RTX PRO 6000 Max-Q the law leaves 0.61, of an L4 0.63. 
 cube root makes a third of in log.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 from domain.device import DeviceSpec
 from domain.record import Precision, Unknown
 from domain.units import GIGA
 
-# pJ a FLOP in half precision at 1 GHz; int8 needs half of it. Products in fp32 draw what is known of
-# none: they are left alone.
-GRAPHICS_DIE_PJ, COMPUTE_DIE_PJ = 0.4, 0.15
-COMPUTE_DIES = ("GV100", "GA100", "GH100", "GB100")
-ENERGY_OF: dict[Precision, float] = {
-    "fp16": 1.0, "bf16": 1.0, "amp_fp16": 1.0, "amp_bf16": 1.0, "int8": 0.5,
-}  # fmt: skip
+
+# pJ a FLOP at 1 GHz by what a device's family begins with: products in half precision (int8 needs half of
+# it) and in fp32.
+@dataclass(frozen=True)
+class _Energy:
+    half: float
+    single: float
+
+
+ENERGY_PJ: Mapping[str, _Energy] = {
+    "Volta": _Energy(1.5, 11.0),
+    "Turing": _Energy(2.5, 11.0),
+    "Ampere GA100": _Energy(0.15, 11.0),
+    "Ampere": _Energy(0.8, 11.0),
+    "Ada": _Energy(0.4, 3.0),
+    "Hopper": _Energy(0.15, 3.0),
+    "Blackwell GB100": _Energy(0.15, 3.0),
+    "Blackwell": _Energy(0.4, 3.0),
+}
+INT8_SHARE = 0.5
 # Share of the limit drawn at rest: published weights of GenZ (0.3; 0.4 for compute, 0.2 for memory).
 REST_SHARE = 0.3
 # How sharply the limit sets in: 1/x^18 = 1 + 1/x_power^18.
@@ -36,13 +52,14 @@ def sustained_share(device: DeviceSpec, precision: Precision) -> float:
     1 where limit or clock are not known, on a CPU, and in precisions that nothing is known of.
     """
     limit, boost = device.power_limit_w, device.boost_hz
-    relative = ENERGY_OF.get(precision)
-    if device.device_class == "cpu" or isinstance(limit, Unknown) or boost is None:
+    energy = next((e for family, e in ENERGY_PJ.items() if device.family.startswith(family)), None)
+    if isinstance(limit, Unknown) or boost is None or energy is None:
         return 1.0
-    if relative is None:
-        return 1.0
-    is_compute_die = any(die in device.family for die in COMPUTE_DIES)
-    at_1_ghz = relative * (COMPUTE_DIE_PJ if is_compute_die else GRAPHICS_DIE_PJ)
+    at_1_ghz = energy.single if precision in ("fp32",) else energy.half
+    if precision == "int8":
+        at_1_ghz *= INT8_SHARE
+    if precision == "tf32":
+        at_1_ghz *= 2
     joules_per_flop = PICO * at_1_ghz * (boost.value / GIGA) ** 2
     drawn_w = joules_per_flop * device.peak_for(precision).value
     left_w = (1 - REST_SHARE) * limit.value

@@ -9,6 +9,7 @@ from domain.record import Executor, PositiveCount, Precision, Record, Runtime
 from domain.routing import RoutingDistribution
 
 States = Literal["by-token", "by-channel"]
+Attention = Literal["fused", "unfused"]
 
 
 def timm_states(net: Architecture, layout: str = "") -> States:
@@ -22,10 +23,22 @@ def timm_states(net: Architecture, layout: str = "") -> States:
     return "by-token" if is_copied else "by-channel"
 
 
+def attention_of_torch(version: str) -> Attention:
+    """How a plain network of that torch attends: fused since 2.0 (`scaled_dot_product_attention`).
+
+    Of a version that is not stated nothing older is assumed.
+
+    >>> [attention_of_torch(version) for version in ("1.13.1", "2.4.0", "")]
+    ['unfused', 'fused', 'fused']
+    """
+    return "unfused" if version.startswith(("0.", "1.")) else "fused"
+
+
 class Workload(Record):
     """One thing to run; its `key()` is the same wherever the same thing is asked.
 
-    `states` says how tokens lie in memory; the networks of `morvit` have them by token.
+    `states` says how tokens lie in memory; the networks of `morvit` have them by token. `attention` is
+    one kernel that keeps its scores to itself, or products with scores in memory between them.
     """
 
     architecture: Architecture
@@ -34,6 +47,7 @@ class Workload(Record):
     runtime: Runtime = "eager"
     executor: Executor = "packed"
     states: States = "by-token"
+    attention: Attention = "fused"
     routing: RoutingDistribution
 
     @model_validator(mode="after")
