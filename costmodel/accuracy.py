@@ -12,7 +12,12 @@ import numpy as np
 from costmodel.calibration import Beliefs, held_out_predictions, suffix_of
 from costmodel.certainty import Stages
 from costmodel.points import Points, TooFewPoints, configuration_of, setting_of, stage_s, whole_s
-from costmodel.published import fits_of_published, is_old_stack, published_workload
+from costmodel.published import (
+    fits_of_published,
+    generation_of,
+    is_old_stack,
+    published_workload,
+)
 from costmodel.reach import class_of
 from costmodel.regression import scale_of
 from costmodel.transfer import NORMAL_90, forecast, log_normal
@@ -159,11 +164,11 @@ def family_pairs(rows: Sequence[PublishedRow], specs: Mapping[str, DeviceSpec]) 
     """
     return [
         pair
-        for family in sorted({family_of(specs[row.device_id]) for row in rows})
+        for family in sorted({generation_of(specs[row.device_id]) for row in rows})
         for pair in _judged(
             "leave-family-out",
-            [row for row in rows if family_of(specs[row.device_id]) != family],
-            [row for row in rows if family_of(specs[row.device_id]) == family],
+            [row for row in rows if generation_of(specs[row.device_id]) != family],
+            [row for row in rows if generation_of(specs[row.device_id]) == family],
             specs,
         )
     ]
@@ -219,11 +224,6 @@ def ranking_of(pairs: Sequence[HeldOut]) -> tuple[float, int]:
     if not count:
         raise TooFewPoints("no workload was run by two devices")
     return agreeing / count, count
-
-
-def family_of(device: DeviceSpec) -> str:
-    """The generation of a device: siblings share kernels, so they are left out together."""
-    return device.family.split()[0]
 
 
 def _judged(

@@ -67,11 +67,16 @@ def log_log_interpolation(known: Array, seconds: Array, asked: Array) -> Array:
 
 def gradient_boosting(known: Array, seconds: Array, asked: Array) -> Array:
     """Trees on the logarithms of all that is known of a pass (scikit-learn, its own settings)."""
+    from sklearn import config_context
     from sklearn.ensemble import GradientBoostingRegressor
 
-    learner = GradientBoostingRegressor(random_state=0)
-    learner.fit(np.log(known + 1e-12), np.log(seconds))
-    return np.asarray(np.exp(learner.predict(np.log(asked + 1e-12))))
+    # Hundreds of small trees: what they are given is checked once, here.
+    rows = np.log(known + 1e-12)
+    assert np.isfinite(rows).all(), "amounts of work are finite"
+    with config_context(assume_finite=True, skip_parameter_validation=True):
+        learner = GradientBoostingRegressor(random_state=0)
+        learner.fit(rows, np.log(seconds))
+        return np.asarray(np.exp(learner.predict(np.log(asked + 1e-12))))
 
 
 def _non_negative(known: Array, seconds: Array, asked: Array) -> Array:

@@ -98,6 +98,7 @@ def machine_observations(points: Points) -> Observations:
     for runs in points.values():
         first = runs[0]
         names = {depth.stage for depth in first.depths}
+        of_runs_s = stages_of_runs_s(runs)
         whole = len(seconds)
         seconds.append(whole_s(runs))
         log_sd.append(believed_log_sd([median(run.samples_s) for run in runs], WHOLE_LOG_SD))
@@ -109,9 +110,8 @@ def machine_observations(points: Points) -> Observations:
             passes.append(whole)
             target.append(len(seconds) if stage in names else -1)
             if stage in names:
-                of_runs = stages_of_runs_s(runs, stage)
-                seconds.append(median(of_runs))
-                log_sd.append(believed_log_sd(of_runs, STAGE_LOG_SD))
+                seconds.append(median(of_runs_s[stage]))
+                log_sd.append(believed_log_sd(of_runs_s[stage], STAGE_LOG_SD))
     covariates = {
         name: np.array([setting[name] for setting in settings]) for name in ("half", "threads")
     }

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from pydantic import ValidationError
 
 from costmodel.asking import devices_named, precision_for, routing_named
+from costmodel.own import TORCH
 from costmodel.transfer import forecast
 from domain.catalogue import check_precision, check_runtime, model_named
 from domain.complaint import Complaint, CorruptFile, first_error
@@ -23,9 +24,8 @@ from domain.workload import Workload, attention_of_torch, timm_states
 
 LARGEST_CSV_BYTES = 64 * 2**20
 CSV_COLUMNS = ("model", "device_id", "precision_id", "runtime_id", "batch_size", "img_size")
-# May be left out: how images lie in memory, nchw unless it says nhwc; torch's version, today's unless
-# it says 1.x, whose attention is not fused.
-LAYOUT, LAYOUTS, TORCH = "layout", ("", "nchw", "nhwc"), "torch_version"
+# May be left out, as torch's version may: how images lie in memory, nchw unless it says nhwc.
+LAYOUT, LAYOUTS = "layout", ("", "nchw", "nhwc")
 
 
 def predicted_rows(
@@ -34,10 +34,12 @@ def predicted_rows(
     routing: str | None = None,
     executor: Executor = "packed",
     own: Mapping[str, DeviceSpec] = MappingProxyType({}),
+    torch: str = "",
 ) -> list[dict[str, Cell]]:
     """The rows of `path` in their order, with predictions, tier and the reason for a missing one.
 
-    `own` are devices that the user describes, by the id that rows name them with.
+    `own` are devices that the user describes, by the id that rows name them with; `torch` is the version
+    of rows that do not say.
     """
     try:
         text = read_limited(path, LARGEST_CSV_BYTES).decode("utf-8-sig")
@@ -66,6 +68,7 @@ def predicted_rows(
         asked = tuple((row.get(name) or "").strip() for name in (*CSV_COLUMNS, LAYOUT, TORCH))
         if asked not in answers:
             question = dict(zip((*CSV_COLUMNS, LAYOUT, TORCH), asked, strict=True))
+            question[TORCH] = question[TORCH] or torch
             answers[asked] = _answer(question, fits, routing, executor, own)
         kept: dict[str, Cell] = {name: row[name] for name in columns}
         answered.append(kept | answers[asked])
@@ -119,16 +122,17 @@ def _forecast_of_row(
     device = own.get(row["device_id"]) or devices_named(row["device_id"], fits, None)[0][0]
     # A routing of several recursions cannot be of a plain network: there every token goes on.
     travelled, _ = routing_named(routing if net.is_routed else None, net)
+    runtime = check_runtime(row["runtime_id"] or "eager")
     workload = Workload(
         architecture=net,
         batch=_whole(row["batch_size"], "batch_size"),
         precision=check_precision(row["precision_id"])
         if row["precision_id"]
         else precision_for(None, device),
-        runtime=check_runtime(row["runtime_id"] or "eager"),
+        runtime=runtime,
         executor=executor,
         states=timm_states(net, layout),
-        attention=attention_of_torch(row[TORCH].strip()),
+        attention=attention_of_torch(row[TORCH], runtime),
         routing=travelled,
     )
     return forecast(workload, device, fits)

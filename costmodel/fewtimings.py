@@ -18,8 +18,14 @@ from costmodel.anchoring import (
 )
 from costmodel.discrepancy import corrections_at, discrepancy_of, features_of_group
 from costmodel.draws import DRAWS, SEED, Draw, promised_by_others, summary_of_draws
-from costmodel.published import fits_of_published, published_observations, published_workload
+from costmodel.published import (
+    PRECISION_GROUPS,
+    fits_of_published,
+    published_observations,
+    published_workload,
+)
 from costmodel.regression import Observations
+from costmodel.software import TORCH_1
 from costmodel.work import groups_of
 from domain.catalogue import PublishedRow
 from domain.device import DeviceSpec
@@ -95,12 +101,15 @@ class FewTimings:
         target: Sequence[PublishedRow],
         specs: Mapping[str, DeviceSpec],
     ) -> "FewTimings":
-        """The class that `known` rows make, of the precision that `target` was timed at."""
-        precision = target[0].precision
+        """The class that `known` rows make, of the precision and software that `target` was timed with."""
+        [alike] = [group for group in PRECISION_GROUPS if target[0].precision in group]
+        unfused = published_workload(target[0]).attention == "unfused"
         fit = next(
             fit
             for fit in fits_of_published(known, specs, "python -m costmodel.validate")
-            if fit.scope == "class" and precision in fit.precisions
+            if fit.scope == "class"
+            and set(alike) & set(fit.precisions)
+            and fit.software == (TORCH_1 if unfused else "")
         )
         log_sd = left_over_log_sd(fit)
         seen = published_observations(target, specs, ())

@@ -24,7 +24,7 @@ from domain.record import Figure, Identifier, Precision, Record, Sentence, Unkno
 from domain.routing import RoutingDistribution
 from domain.store import read_limited, write_whole
 from domain.units import GIGA, MILLI, SECONDS_PER_HOUR
-from domain.workload import Workload, timm_states
+from domain.workload import Workload, attention_of_torch, timm_states
 
 LARGEST_FILE_BYTES = 2**20
 MOST_TIMINGS = 1000
@@ -159,8 +159,19 @@ ANCHOR_FORM = (
 )
 
 
-def timing_from(text: str) -> Timing:
-    """The timing that `--anchor` says. Raises Complaint with the form that was wanted."""
+def checked_torch(version: str | None) -> str:
+    """A version of torch as it was typed; nothing where none was. Raises Complaint."""
+    said = (version or "").strip()
+    if said and _VERSION.fullmatch(said) is None:
+        raise Complaint(f"wanted a version of torch such as 1.13.1, got {said[:200]!r}")
+    return said
+
+
+_VERSION = re.compile(r"[0-9]{1,3}(\.[0-9]{1,3}){0,3}([.+a-z][.+a-z0-9]{0,40})?")
+
+
+def timing_from(text: str, torch: str = "") -> Timing:
+    """The timing that `--anchor` says, of that torch. Raises Complaint with the form that was wanted."""
     found = _ANCHOR.fullmatch(text.strip())
     if found is None:
         raise Complaint(f"wanted --anchor {ANCHOR_FORM}, got {text[:200]!r}")
@@ -173,15 +184,21 @@ def timing_from(text: str) -> Timing:
         rate=None if found["unit"] else float(found["value"]),
         latency_ms=float(found["value"]) if found["unit"] else None,
         kept=found["kept"],
+        torch=torch,
         where=f"--anchor {text[:200]}",
     )
 
 
+# A column of timings, and of tables to predict, that may be left out.
+TORCH = "torch_version"
 ANCHOR_COLUMNS = ("model", "batch_size", "precision_id", "runtime_id", "throughput_img_per_s")
 
 
-def timings_from(path: Path) -> list[Timing]:
-    """The timings of a CSV with `ANCHOR_COLUMNS`; img_size and kept, as in `--anchor`, if need be."""
+def timings_from(path: Path, torch: str = "") -> list[Timing]:
+    """The timings of a CSV with `ANCHOR_COLUMNS`; img_size and kept, as in `--anchor`, if need be.
+
+    `torch` is the version where a column `torch_version` does not say.
+    """
     try:
         text = read_limited(path, LARGEST_FILE_BYTES).decode("utf-8-sig")
         reader = csv.DictReader(io.StringIO(text, newline=""))
@@ -199,7 +216,8 @@ def timings_from(path: Path) -> list[Timing]:
     timings = []
     for number, row in enumerate(rows, start=2):
         cells = {
-            name: (row.get(name) or "").strip() for name in (*ANCHOR_COLUMNS, "img_size", "kept")
+            name: (row.get(name) or "").strip()
+            for name in (*ANCHOR_COLUMNS, "img_size", "kept", TORCH)
         }
         try:
             rate, batch = float(cells["throughput_img_per_s"]), int(cells["batch_size"])
@@ -210,7 +228,8 @@ def timings_from(path: Path) -> list[Timing]:
             _timing(
                 model=cells["model"], batch=batch, size=size, precision=cells["precision_id"],
                 runtime=cells["runtime_id"], rate=rate, latency_ms=None,
-                kept=cells["kept"] or None, where=f"{path}: row {number}",
+                kept=cells["kept"] or None, torch=cells[TORCH] or torch,
+                where=f"{path}: row {number}",
             )
         )  # fmt: skip
     return timings
@@ -218,7 +237,7 @@ def timings_from(path: Path) -> list[Timing]:
 
 def _timing(
     *, model: str, batch: int, size: int | None, precision: str, runtime: str,
-    rate: float | None, latency_ms: float | None, where: str, kept: str | None = None,
+    rate: float | None, latency_ms: float | None, where: str, torch: str, kept: str | None = None,
 ) -> Timing:  # fmt: skip
     if not 1 <= batch <= 1_000_000:
         raise Complaint(f"{where}: wanted a batch from 1 to 1,000,000, got {batch}")
@@ -237,6 +256,7 @@ def _timing(
             runtime=check_runtime(runtime),
             executor="masked" if kept is None else "packed",
             states=timm_states(net),
+            attention=attention_of_torch(torch, check_runtime(runtime)),
             routing=_routing_kept(net, kept, where),
         ),
         seconds=seconds,

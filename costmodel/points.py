@@ -162,15 +162,16 @@ def whole_s(runs: Sequence[Measurement]) -> float:
 
 def stage_s(runs: Sequence[Measurement], stage: str) -> float:
     """Median over runs of a stage's seconds, scaled to the clean pass."""
-    return median(stages_of_runs_s(runs, stage))
+    return median(stages_of_runs_s(runs)[stage])
 
 
-def stages_of_runs_s(runs: Sequence[Measurement], stage: str) -> list[float]:
-    """Of each run a stage's seconds, scaled to its clean pass."""
-    return [
-        stage_medians({each.stage: each.samples_s for each in run.depths}, run.samples_s)[stage]
+def stages_of_runs_s(runs: Sequence[Measurement]) -> dict[str, list[float]]:
+    """Of each stage the seconds of every run, scaled to its clean pass."""
+    of_runs = [
+        stage_medians({each.stage: each.samples_s for each in run.depths}, run.samples_s)
         for run in runs
     ]
+    return {stage: [seconds[stage] for seconds in of_runs] for stage in of_runs[0]}
 
 
 def noise_log_sd(points: Points) -> float:

@@ -19,6 +19,8 @@ from costmodel.offers import Terms, offer_of, row_of, shown_row
 from costmodel.own import (
     ANCHOR_COLUMNS,
     ANCHOR_FORM,
+    TORCH,
+    checked_torch,
     device_from,
     fits_with,
     timing_from,
@@ -45,7 +47,7 @@ from domain.scenario import Offer, Offers, Ownership
 from domain.shell import emit, format_named, run_shell
 from domain.store import save, stored_fits
 from domain.tables import Cell, rendered
-from domain.workload import Workload, timm_states
+from domain.workload import Workload, attention_of_torch, timm_states
 
 LARGEST_IMAGE = 16_384
 DEFAULT_BATCHES = "1,8,32"
@@ -86,8 +88,12 @@ def predict(
     anchors: Annotated[
         Path | None,
         typer.Option(
-            help=f"Timings as CSV: {', '.join(ANCHOR_COLUMNS)}; img_size and kept, if need be."
+            help=f"Timings as CSV: {', '.join(ANCHOR_COLUMNS)}; img_size, kept and {TORCH}, if need be."
         ),
+    ] = None,
+    torch_version: Annotated[
+        str | None,
+        typer.Option(help="torch that runs, where it is older than 2: its attention is not fused."),
     ] = None,
     threads: Annotated[
         int | None, typer.Option(help="Threads of a measured CPU; default: the most.")
@@ -144,8 +150,9 @@ def predict(
     else:
         own = device_from(device_file)
         wanted = [(own, f"device: {own.id}, {own.name}, as {device_file.name} describes it")]
-    timings = [timing_from(text) for text in anchor or ()]
-    timings += [] if anchors is None else timings_from(anchors)
+    torch = checked_torch(torch_version)
+    timings = [timing_from(text, torch) for text in anchor or ()]
+    timings += [] if anchors is None else timings_from(anchors, torch)
     if timings and len(wanted) != 1:
         raise Complaint("--anchor is of one device: name it with --device or --device-file")
     if timings:
@@ -155,7 +162,7 @@ def predict(
             raise Complaint("--power-cap-w is not for --from-csv: ask for each device by --device")
         # A table comes back as a table: CSV unless another shape is asked for.
         mine = {each.id: each for each, _ in wanted} if device_file is not None else {}
-        rows = predicted_rows(from_csv, fits, routing, check_executor(executor), mine)
+        rows = predicted_rows(from_csv, fits, routing, check_executor(executor), mine, torch)
         emit(rendered(rows, "csv" if shape == "table" else shape), output)
         return
     net = model_named(model, image_size)
@@ -173,6 +180,7 @@ def predict(
             runtime=check_runtime(runtime),
             executor=check_executor(executor),
             states=timm_states(net),
+            attention=attention_of_torch(torch, check_runtime(runtime)),
             routing=travelled,
         )
 

@@ -24,6 +24,7 @@ from costmodel.regression import (
 from costmodel.software import (
     SOFTWARE_ROWS_LOG_SD,
     TODAY,
+    TORCH_1,
     attention_of,
     covariate_of_software,
     others_of,
@@ -33,7 +34,7 @@ from costmodel.work import Array, Machine, Rates, Work, groups_of
 from domain.architecture import Architecture
 from domain.catalogue import PublishedRow, model_named
 from domain.device import DeviceSpec
-from domain.fit import Fit
+from domain.fit import Coefficient, Fit
 from domain.record import Precision, Runtime
 from domain.routing import RoutingDistribution
 from domain.workload import Workload, timm_states
@@ -117,7 +118,9 @@ def _published_architecture(row: PublishedRow) -> Architecture:
 
 
 def published_observations(
-    rows: Sequence[PublishedRow], specs: Mapping[str, DeviceSpec], offsets: Sequence[str]
+    rows: Sequence[PublishedRow],
+    specs: Mapping[str, DeviceSpec],
+    offsets: Sequence[str],
 ) -> Observations:
     """Whole batches of published rows; each device id in `offsets` has an offset of its own.
 
@@ -214,7 +217,8 @@ def class_posterior(
 ) -> tuple[Posterior, tuple[str, ...], float]:
     """Posterior of one class and runtime, the devices whose offsets it carries, and how devices differ.
 
-    The last is the log spread that a device of the class which nobody timed carries.
+    The last is the log spread that a device of the class which nobody timed carries: one more like the
+    devices, or one more generation like theirs, whichever is more.
     """
     names = tuple(sorted({row.device_id for row in rows}))
     offsets = names if len(names) > 1 else ()
@@ -224,12 +228,18 @@ def class_posterior(
     if len(names) < LEAST_DEVICES:
         return posterior, names, assumed
     apart = _apart(posterior, observations)
-    owners = np.array([row.device_id for row in rows])
-    return (
-        posterior,
-        names,
-        spread_of_few([float(np.median(apart[owners == name])) for name in names]),
+    by_device = [row.device_id for row in rows]
+    by_family = [generation_of(specs[row.device_id]) for row in rows]
+    between = max(
+        spread_of_few([float(np.median(apart[np.array(kin) == each])) for each in sorted(set(kin))])
+        for kin in (by_device, by_family)
     )
+    return posterior, names, between
+
+
+def generation_of(device: DeviceSpec) -> str:
+    """The generation of a device: siblings share kernels."""
+    return device.family.split()[0]
 
 
 def _apart(posterior: Posterior, seen: Observations) -> Array:
@@ -248,11 +258,13 @@ LEAST_DEVICES = 3
 
 
 def spread_of_few(differences: Sequence[float]) -> float:
-    """Log spread of one more like these around 0: theirs, by Student's factor for so few.
+    """Log spread of one more like these around 0: theirs, by Student's factor for so few; 0 of one alone.
 
     >>> round(spread_of_few([0.2, -0.2, 0.2]), 3)
     0.355
     """
+    if len(differences) < 2:
+        return 0.0
     mean_square = math.fsum(each**2 for each in differences) / len(differences)
     return math.sqrt(mean_square) * float(student.ppf(0.95, len(differences) - 1)) / 1.645
 
@@ -274,6 +286,13 @@ def _fits_of_set(
         fits += _fits_at(
             device_class, runtime, rows, specs, made_by, posterior, names, between, own, at, suffix
         )
+        older = own & np.array([software_of(row) == TORCH_1 for row in rows])
+        if runtime == "eager" and older.any() and not older[own].all():
+            now = {**at, covariate_of_software(TORCH_1): 1.0}
+            fits += _fits_at(
+                device_class, runtime, rows, specs, made_by, posterior, names, between, older, now,
+                f"{suffix}-{TORCH_1}",
+            )  # fmt: skip
     return fits
 
 
@@ -291,12 +310,15 @@ def _fits_at(
     suffix: str,
 ) -> list[Fit]:
     beliefs = prior(device_class)
-    is_old = np.array([is_old_stack(row) for row in rows])
-    others = others_of({software_of(row) for row in rows})
+    softwares = [software_of(row) for row in rows]
+    others = others_of(set(softwares))
     gaps = dict(zip(others, np.abs(posterior.stacks).tolist(), strict=True))
-    covariance = posterior.covariance_at(at)
+    software = next((name for name in others if covariate_of_software(name) in at), "")
+    is_old = np.array([name not in (TODAY, software) for name in softwares])
     here = [row for row, mine in zip(rows, at_precision, strict=True) if mine]
     today = at_precision & (~is_old | is_old[at_precision].all())
+    stack = None if not software else others.index(software)
+    coefficients, covariance = _at(posterior, beliefs, at, None, stack)
     whole_class = Fit(
         name=f"class-{device_class}-{runtime}{suffix}",
         device_id="",
@@ -304,8 +326,9 @@ def _fits_at(
         device_class=device_class,
         families=tuple(sorted({specs[name].family for name in names})),
         runtime=runtime,
+        software=software,
         precisions=tuple(sorted({row.precision for row in here})),
-        coefficients=coefficients_of(posterior.values_at(at), covariance, beliefs),
+        coefficients=coefficients,
         covariance=tuple_of(covariance),
         # Today's software is what a buyer runs; older rows say how launches and devices differ.
         residual_log_sd=spread_of(posterior.residuals[today]),
@@ -325,18 +348,22 @@ def _fits_at(
         own = at_precision & np.array([row.device_id == name for row in rows])
         if not own.any():
             continue
-        stack = min(
-            gaps.get(software_of(row), 0.0) for row, mine in zip(rows, own, strict=True) if mine
+        gap = min(
+            0.0 if ran == software else gaps.get(ran, 0.0)
+            for ran, mine in zip(softwares, own, strict=True)
+            if mine
         )
-        if stack > LARGEST_STACK_GAP:
+        if gap > LARGEST_STACK_GAP:
             continue
+        if (own & ~is_old).any():
+            own &= ~is_old
         spread = spread_of(posterior.residuals[own])
         if own.sum() < FEW_ROWS:
             spread = max(spread, whole_class.residual_log_sd)
         offset = number if len(names) > 1 else None
-        jacobian = _map_to_device(posterior, offset, {**at, covariate_of(name): 1.0})
-        logs, covariance = jacobian @ posterior.point, jacobian @ posterior.covariance @ jacobian.T
-        values = dict(zip(posterior.names, map(float, np.exp(logs)), strict=True))
+        coefficients, covariance = _at(
+            posterior, beliefs, {**at, covariate_of(name): 1.0}, offset, stack
+        )
         changes = {
             "name": f"device-{name}-{runtime}{suffix}",
             "device_id": name,
@@ -345,8 +372,8 @@ def _fits_at(
             "precisions": tuple(
                 sorted({row.precision for row, mine in zip(rows, own, strict=True) if mine})
             ),
-            "coefficients": coefficients_of(values, covariance, beliefs),
-            "residual_log_sd": math.hypot(spread, stack),
+            "coefficients": coefficients,
+            "residual_log_sd": math.hypot(spread, gap),
             "covariance": tuple_of(covariance),
             "device_log_sd": 0.0,
             "points": int(own.sum()),
@@ -357,6 +384,8 @@ def _fits_at(
     return fits
 
 
+# What a GPU's host does: how fast it launches tells nothing of how fast kernels are, nor they of it.
+HOST = ("call_s", "stage_s")
 # A share of another efficiency does not answer to the device's offset itself.
 RELATIVE = ("convolution_efficiency",)
 
@@ -368,13 +397,26 @@ def sign_of(name: str) -> float:
     return -1.0 if name.endswith("_efficiency") and name not in RELATIVE else 0.0
 
 
-def _map_to_device(posterior: Posterior, number: int | None, at: Mapping[str, float]) -> Array:
-    """The matrix from all logarithms to those of a device's own coefficients.
+def _at(
+    posterior: Posterior,
+    beliefs: Mapping[str, tuple[float, float]],
+    at: Mapping[str, float],
+    device: int | None,
+    stack: int | None,
+) -> tuple[tuple[Coefficient, ...], Array]:
+    """The coefficients of one device, or of the class, with one software, and their covariance.
 
-    Coefficients, deviations and offset are known better together than each alone.
+    By the matrix from all logarithms to those: coefficients, deviations and offsets are known better
+    together than each alone.
     """
     jacobian = posterior.map_at(at)
-    if number is not None:
-        offset = len(posterior.names) + len(posterior.shifts) + number
-        jacobian[:, offset] = [sign_of(each) for each in posterior.names]
-    return jacobian
+    signs = np.array([sign_of(each) for each in posterior.names])
+    first = len(posterior.names) + len(posterior.shifts)
+    if device is not None:
+        jacobian[:, first + device] = signs
+    if stack is not None:
+        of_kernels = np.where([each in HOST for each in posterior.names], 0.0, signs)
+        jacobian[:, first + len(posterior.offsets) + stack] = of_kernels
+    logs, covariance = jacobian @ posterior.point, jacobian @ posterior.covariance @ jacobian.T
+    values = dict(zip(posterior.names, map(float, np.exp(logs)), strict=True))
+    return coefficients_of(values, covariance, beliefs), covariance

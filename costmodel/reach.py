@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from costmodel.capping import Held, held_by, slowed
 from costmodel.discrepancy import FEATURES, factors_of
 from costmodel.latency import COEFFICIENTS
+from costmodel.software import TORCH_1
 from costmodel.sustaining import sustained_share
 from costmodel.work import Machine, groups_of, measured_machine
 from domain.catalogue import check_precision
@@ -32,7 +33,11 @@ SAME_UNITS_PRECISION_LOG_SD = 0.12
 MEASURED_PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
 # What the fits of a class and runtime rest on, where that is little.
 THIN_EVIDENCE: dict[tuple[str, Runtime], str] = {
-    ("gpu", "engine"): "engines of 2019 to 2023 were fitted: today's are likely faster",
+    (
+        "gpu",
+        "engine",
+    ): "engines were fitted on TensorRT 8.4 and 10.7 with encoders of BERT, on AITemplate "
+    "and FasterTransformer with ViTs",
     ("cpu", "compiled"): "two CPUs were fitted for compiled networks; their spread is assumed",
     ("cpu", "eager"): "few CPUs were measured; how far data sheets are from them is assumed",
 }
@@ -85,9 +90,11 @@ def reach_of(workload: Workload, device: DeviceSpec, fits: Sequence[Fit]) -> Rea
             reason=f"no fit for runtime {runtime} at {workload.precision} on {device.name}; "
             f"this kind of device has {', '.join(known) or 'none'}",
         )
+    software = TORCH_1 if workload.attention == "unfused" else ""
     fit = min(
         usable,
         key=lambda each: (
+            each.software != software and each.scope in ("device", "class"),
             ("machine", "timed", "device", "class").index(each.scope),
             workload.precision not in each.precisions,
         ),

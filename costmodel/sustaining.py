@@ -4,12 +4,21 @@
     f    = (0.7·L / (k·n))^⅓     where that is below the boost clock
 
 What switching draws goes with the cube of the clock (see `capping`), so `k` is energy per FLOP over
-the square of the clock. An L40S reaches 54 to 60 % of its dense peak in long bf16 products, an H100 77 %
-(the table that `published/kernels` is a part of): 0.4 pJ/GHz² for a graphics die and 0.15 for a compute
-die are near both, and of three tried on published rows (0.35 and 0.4 sharp, 0.45 soft) 0.4 lay between in
-most splits. A card whose products run at half rate, as GeForce cards accumulating in fp32, hardly meets its limit; one
-at full rate does: of an RTX PRO 6000 Max-Q the law leaves 0.61, of an L4 0.63. What `k` is wrong by, the
-cube root makes a third of in log.
+the square of the clock; what it is wrong by, the cube root makes a third of in log. A card whose products run
+at half rate, as GeForce cards accumulating in fp32, hardly meets its limit; one at full rate does. What is
+known of `k`, in pJ/GHz²:
+
+    12 nm   V100: 83 of 112 TFLOP/s in long fp16 products on 250 W (arXiv 1803.04014) is 1.5. T4: 24 of 65 on
+            70 W (forums.developer.nvidia.com, topic 264462) would be 4; networks pause between products,
+            and 2.5 is near what published encoders show.
+    8 nm    between the two: an A10's encoders.
+    4N      L40S: 54 to 60 % of its peak in long bf16 products (the table that `published/kernels` is a part
+            of), L4 and RTX PRO 6000 Max-Q: 0.3 to 0.4. H100: 77 % in the same table, 0.15; GA100 hardly
+            meets its limit at all.
+    fp32    11 by a T4, a V100 and an A10, whose encoders reach 0.54, 0.79 and 0.34 of their peak; of 4N
+            nothing is known, it is taken to have gained as half precision has.
+
+All were chosen with the published rows of these devices in view.
 """
 
 from collections.abc import Mapping
@@ -20,25 +29,28 @@ from domain.record import Precision, Unknown
 from domain.units import GIGA
 
 
-# pJ a FLOP at 1 GHz by what a device's family begins with: products in half precision (int8 needs half of
-# it) and in fp32.
 @dataclass(frozen=True)
-class _Energy:
+class Energy:
+    """pJ a FLOP at 1 GHz: of products in half precision, and in fp32."""
+
     half: float
     single: float
 
 
-ENERGY_PJ: Mapping[str, _Energy] = {
-    "Volta": _Energy(1.5, 11.0),
-    "Turing": _Energy(2.5, 11.0),
-    "Ampere GA100": _Energy(0.15, 11.0),
-    "Ampere": _Energy(0.8, 11.0),
-    "Ada": _Energy(0.4, 3.0),
-    "Hopper": _Energy(0.15, 3.0),
-    "Blackwell GB100": _Energy(0.15, 3.0),
-    "Blackwell": _Energy(0.4, 3.0),
+# By what a device's family begins with; the first that fits.
+ENERGY_OF: Mapping[str, Energy] = {
+    "Volta": Energy(1.5, 11.0),
+    "Turing": Energy(2.5, 11.0),
+    "Ampere GA100": Energy(0.15, 11.0),
+    "Ampere": Energy(0.8, 11.0),
+    "Ada": Energy(0.3, 3.0),
+    "Hopper": Energy(0.15, 3.0),
+    "Blackwell GB100": Energy(0.15, 3.0),
+    "Blackwell": Energy(0.4, 3.0),
 }
-INT8_SHARE = 0.5
+# Energy of a product in other precisions over that in half: they run on the same units, at twice or half the
+# rate and the same power.
+OVER_HALF: Mapping[Precision, float] = {"int8": 0.5, "tf32": 2.0}
 # Share of the limit drawn at rest: published weights of GenZ (0.3; 0.4 for compute, 0.2 for memory).
 REST_SHARE = 0.3
 # How sharply the limit sets in: 1/x^18 = 1 + 1/x_power^18.
@@ -49,17 +61,14 @@ PICO = 1e-12
 def sustained_share(device: DeviceSpec, precision: Precision) -> float:
     """Share of the boost clock, at most 1, that the power limit leaves to products in full use.
 
-    1 where limit or clock are not known, on a CPU, and in precisions that nothing is known of.
+    1 where limit or clock are not known, on a CPU, and of a family that nothing is known of.
     """
     limit, boost = device.power_limit_w, device.boost_hz
-    energy = next((e for family, e in ENERGY_PJ.items() if device.family.startswith(family)), None)
+    families = (of for family, of in ENERGY_OF.items() if device.family.startswith(family))
+    energy = next(families, None)
     if isinstance(limit, Unknown) or boost is None or energy is None:
         return 1.0
-    at_1_ghz = energy.single if precision in ("fp32",) else energy.half
-    if precision == "int8":
-        at_1_ghz *= INT8_SHARE
-    if precision == "tf32":
-        at_1_ghz *= 2
+    at_1_ghz = energy.single if precision == "fp32" else energy.half * OVER_HALF.get(precision, 1.0)
     joules_per_flop = PICO * at_1_ghz * (boost.value / GIGA) ** 2
     drawn_w = joules_per_flop * device.peak_for(precision).value
     left_w = (1 - REST_SHARE) * limit.value

@@ -23,15 +23,16 @@ def timm_states(net: Architecture, layout: str = "") -> States:
     return "by-token" if is_copied else "by-channel"
 
 
-def attention_of_torch(version: str) -> Attention:
+def attention_of_torch(version: str, runtime: Runtime = "eager") -> Attention:
     """How a plain network of that torch attends: fused since 2.0 (`scaled_dot_product_attention`).
 
-    Of a version that is not stated nothing older is assumed.
+    Of a version that is not stated nothing older is assumed; an engine fuses whatever torch is beside it.
 
     >>> [attention_of_torch(version) for version in ("1.13.1", "2.4.0", "")]
     ['unfused', 'fused', 'fused']
     """
-    return "unfused" if version.startswith(("0.", "1.")) else "fused"
+    is_torch = runtime in ("eager", "compiled")
+    return "unfused" if is_torch and version.startswith(("0.", "1.")) else "fused"
 
 
 class Workload(Record):

@@ -13,6 +13,7 @@ from costmodel.anchoring import belief_after, belief_before, fit_with_timings
 from costmodel.own import (
     SKELETON,
     Timing,
+    checked_torch,
     device_from,
     fits_with,
     timing_from,
@@ -132,6 +133,26 @@ def test_timings_come_from_a_table_too(tmp_path):
         path.write_text(content)
         with pytest.raises(CorruptFile, match=r"mine\.csv"):
             timings_from(path)
+
+
+def test_a_timing_is_of_the_torch_that_it_names(tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text(
+        "model,batch_size,precision_id,runtime_id,throughput_img_per_s,torch_version\n"
+        "vit_base_patch16_224,8,fp16,eager,400,1.13.1\nvit_base_patch16_224,8,fp16,eager,400,\n"
+        "vit_base_patch16_224,8,fp16,eager,400,2.4.0\nvit_base_patch16_224,8,fp16,engine,400,1.13.1\n"
+    )
+    kinds = [each.workload.attention for each in timings_from(path)]
+    assert kinds == ["unfused", "fused", "fused", "fused"]
+    assert [each.workload.attention for each in timings_from(path, "1.9")][:2] == ["unfused"] * 2
+    form = "vit_base_patch16_224:bs8:fp16:eager=400"
+    assert timing_from(form, "1.9").workload == timings_from(path)[0].workload
+    assert [checked_torch(each) for each in (None, " 1.13.1 ", "2.9.1+cu130")] == [
+        "", "1.13.1", "2.9.1+cu130",
+    ]  # fmt: skip
+    for text in ("banana", "1" * 500, "=1", "1,13"):
+        with pytest.raises(Complaint, match=r"1\.13\.1"):
+            checked_torch(text)
 
 
 def test_the_skeleton_is_a_device_and_is_never_written_over(tmp_path):
@@ -272,3 +293,7 @@ def test_a_table_takes_a_device_layouts_and_timings_of_one_s_own(tmp_path):
     assert float(timed[0]["predicted_latency_ms"]) == pytest.approx(1.2 * ms[0], rel=0.05)
     # The timings say nothing of another device.
     assert timed[5] == rows[5]
+    older = answers("--device-file", str(sheet), "--torch-version", "1.13")
+    slower = [float(row["predicted_latency_ms"] or 0) for row in older]
+    assert slower[1] > 1.1 * ms[1]
+    assert command("--device", "l4", "--torch-version", "banana").returncode == 2

@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from costmodel.memory import allocated_bytes, fit_probability, peak_estimate
+from costmodel.published import published_workload
 from domain.architecture import Architecture
-from domain.catalogue import devices
+from domain.catalogue import devices, published
 from domain.routing import RoutingDistribution
 from domain.workload import Workload
 from morvit.model import MoRViT
@@ -59,3 +60,26 @@ def test_what_fits_in_less_memory_fits_in_more(power):
     peak = peak_estimate(Workload(architecture=net, batch=8 * 4**power, routing=routing))
     small, large = (fit_probability(peak, devices()[name]) for name in ("t4", "h200-sxm-141"))
     assert 0 <= small <= large <= 1
+
+
+def test_batches_that_others_ran_are_said_to_fit():
+    """Third-party rows, none of which memory was fitted to: every batch of them had room."""
+    chances = []
+    for row in published():
+        device = devices()[row.device_id]
+        if device.device_class != "cpu" and row.batch is not None:
+            peak = peak_estimate(published_workload(row))
+            chances.append(fit_probability(peak, device))
+    assert len(chances) > 3000
+    assert min(chances) > 0.35
+    assert sum(chance < 0.5 for chance in chances) <= len(chances) / 400
+
+
+@given(workloads(executors=("masked",)))
+def test_fusing_never_needs_more_and_unfused_attention_never_less(workload):
+    fields = {name: getattr(workload, name) for name in Workload.model_fields}
+    compiled, unfused = (
+        allocated_bytes(Workload(**{**fields, **each}))
+        for each in ({"runtime": "compiled"}, {"attention": "unfused"})
+    )
+    assert compiled <= allocated_bytes(workload) <= unfused

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from costmodel.loads import expected_distinct, expected_maximum, loads_of
@@ -239,3 +240,58 @@ def test_inner_norms_are_of_the_width_and_of_the_hidden_width(precision):
     casts = 2 * (4 + 2) if precision != "fp32" else 0
     assert bytes_of(within) - bytes_of(without) == pytest.approx(elements * (2 * 4 + casts))
     assert flop_of(within) == flop_of(without)
+
+
+def torch_1_attention(queries, keys, values):
+    """Attention as it was written before torch had a fused one, one operator after another."""
+    scores = queries @ keys.transpose(-2, -1)
+    scaled = scores * queries.shape[-1] ** -0.5
+    return scaled.softmax(dim=-1) @ values
+
+
+class Passes(TorchDispatchMode):
+    """Counts the bytes of tensors of one shape that operators read and write, and the operators."""
+
+    def __init__(self, numbers):
+        super().__init__()
+        self.numbers, self.moved, self.kernels = numbers, 0, 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        if function._schema.returns[0].alias_info is None and "view" not in str(function):
+            own = [
+                each for each in (*args, out)
+                if isinstance(each, torch.Tensor) and each.numel() == self.numbers
+            ]  # fmt: skip
+            self.moved += sum(each.numel() * each.element_size() for each in own)
+            self.kernels += bool(own)
+        return out
+
+
+def test_unfused_attention_moves_the_scores_that_its_operators_read_and_write():
+    workload = plain(attention="unfused")
+    net, batch = workload.architecture, workload.batch
+    shape = (batch, net.heads, net.tokens, net.head_width)
+    heads = [torch.empty(shape, device="meta") for _ in range(3)]
+    with Passes(batch * net.heads * net.tokens**2) as traced:
+        torch_1_attention(*heads)
+    ((_, moved, kernels),) = moved_by("scores", attention="unfused")
+    assert moved == traced.moved * net.effective_depth
+    # The first of the two products is counted as attention itself.
+    assert kernels == (traced.kernels - 1) * net.effective_depth
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "amp_fp16"])
+def test_unfused_attention_is_more_traffic_by_the_square_of_the_tokens_and_no_more_flop(precision):
+    fused, unfused = (plain(precision=precision, attention=each) for each in ("fused", "unfused"))
+    assert flop_of(unfused) == flop_of(fused)
+    extra = [each for each in operators_of(unfused) if each.name in ("scores", "heads")]
+    added = sum(each.moved_bytes for each in extra)
+    assert bytes_of(unfused) - bytes_of(fused) == pytest.approx(added)
+    net = fused.architecture
+    squares = fused.batch * net.heads * net.tokens**2 * net.effective_depth
+    # Six passes; under autocast softmax writes four bytes more than it does, and a cast reads them.
+    each_score = {"fp32": 24.0, "fp16": 12.0, "amp_fp16": 20.0}[precision]
+    assert extra[0].moved_bytes == pytest.approx(each_score * squares)
+    fewer = plain(precision=precision, attention="unfused", runtime="compiled")
+    assert sum(o.calls for o in operators_of(fewer)) < sum(o.calls for o in operators_of(unfused))

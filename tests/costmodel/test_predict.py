@@ -164,7 +164,7 @@ vit_base_patch16_224,no-such-device,fp16,eager,1,224,
 vit_base_patch16_224,t4,bf16,eager,1,224,
 vit_base_patch16_224,l4,fp16,eager,0,224,
 vit_base_patch16_224,l4,fp16,eager,nan,224,
-vit_small_patch16_224,l4,fp16,engine,1,,=cmd()
+vit_small_patch16_224,l4,fp16,compiled,1,,=cmd()
 """
 
 

@@ -1,0 +1,67 @@
+"""What published rows tell of devices, and what of their software."""
+
+import math
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from costmodel.published import fits_of_published, published_workload, spread_of_few
+from costmodel.reach import reach_of
+from costmodel.software import OF_NOTES, TODAY, TORCH_1, attention_of, software_of
+from costmodel.transfer import forecast
+from domain.catalogue import devices, published
+
+ROWS = [row for row in published() if row.file.startswith("timm_rtx3090")]
+FITS = fits_of_published(ROWS, devices(), "a test")
+TORCH_2 = [row for row in ROWS if row.torch_version.startswith("2")]
+OLDER = [row for row in ROWS if row.torch_version.startswith("1")]
+
+
+def test_every_software_but_todays_is_named_by_its_rows():
+    assert {software_of(row) for row in published()} == {TODAY, TORCH_1, *OF_NOTES.values()}
+    today = Counter(row.file for row in published() if software_of(row) == TODAY)
+    assert {name.partition("_")[0].partition(".")[0] for name in today} == {
+        "timm", "tensorrt", "aitemplate", "jetson",
+    }  # fmt: skip
+    assert all(row.runtime == "engine" for row in published() if row.file == "tensorrt_bert.csv")
+
+
+def test_attention_is_fused_where_its_software_fuses_it():
+    assert {published_workload(row).attention for row in TORCH_2} == {"fused"}
+    assert {published_workload(row).attention for row in OLDER} == {"unfused"}
+    old = [row for row in published() if software_of(row) == "fastertransformer"]
+    assert {attention_of(row, 384) for row in old if row.precision != "fp32"} >= {"fused"}
+    assert {attention_of(row, 385) for row in old} == {"unfused"}
+    assert {attention_of(row, 50) for row in old if row.precision == "fp32"} == {"unfused"}
+
+
+@pytest.mark.parametrize("row", [*TORCH_2[::60], *OLDER[::60]], ids=lambda row: row.model)
+def test_a_torch_that_is_named_is_predicted_by_the_rows_of_its_like(row):
+    device = devices()["rtx3090"]
+    reach = reach_of(published_workload(row), device, FITS)
+    assert reach.fit.software == ("" if row in TORCH_2 else TORCH_1)
+    seen = row.batch / row.throughput_img_per_s
+    answer = forecast(published_workload(row), device, FITS)
+    assert abs(math.log(answer.latency_s.value / seen)) < 0.3
+
+
+def test_older_software_is_slower_beside_its_attention_too():
+    device = devices()["rtx4090"]
+    for row in OLDER[::40]:
+        work = published_workload(row)
+        one, other = (
+            forecast(work, device, [fit for fit in FITS if fit.software == software])
+            for software in ("", TORCH_1)
+        )
+        assert other.latency_s.value > 1.05 * one.latency_s.value
+
+
+@given(st.lists(st.floats(-2, 2), min_size=2, max_size=9), st.floats(0.1, 10))
+def test_the_spread_of_few_scales_with_them_and_fewer_are_wider(differences, times):
+    spread = spread_of_few(differences)
+    assert spread_of_few([times * each for each in differences]) == pytest.approx(times * spread)
+    assert spread_of_few([*differences, *differences]) <= spread * (1 + 1e-12)
+    assert spread >= math.sqrt(sum(each**2 for each in differences) / len(differences)) * 0.99
+    assert spread_of_few(differences[:1]) == 0.0
