@@ -13,11 +13,11 @@ from costmodel.calibration import Beliefs, held_out_predictions, suffix_of
 from costmodel.certainty import Stages
 from costmodel.points import Points, TooFewPoints, configuration_of, setting_of, stage_s, whole_s
 from costmodel.published import (
-    fits_of_published,
     generation_of,
     is_old_stack,
     published_workload,
 )
+from costmodel.publishedfits import fits_of_published
 from costmodel.reach import class_of
 from costmodel.regression import scale_of
 from costmodel.transfer import NORMAL_90, forecast, log_normal

@@ -71,7 +71,9 @@ def belief_before(fit: Fit) -> Belief:
         apart = fit.device_log_sd**2 + fit.rates_log_sd**2
         if fit.device_class != "cpu":
             apart += SOFTWARE_OFFSET_LOG_SD**2
-            signs = np.where([name in HOST for name in names], 0.0, signs)
+            is_host = np.array([name in HOST for name in names])
+            # The fit holds already how hosts differ.
+            signs, own = np.where(is_host, 0.0, signs), np.where(is_host, 0.0, own)
         spread = np.diag(own**2 + software**2) + apart * np.outer(signs, signs)
     else:
         spread = SAME_DEVICE_LOG_SD**2 * np.outer(signs, signs)

@@ -20,10 +20,10 @@ from costmodel.discrepancy import corrections_at, discrepancy_of, features_of_gr
 from costmodel.draws import DRAWS, SEED, Draw, promised_by_others, summary_of_draws
 from costmodel.published import (
     PRECISION_GROUPS,
-    fits_of_published,
     published_observations,
     published_workload,
 )
+from costmodel.publishedfits import fits_of_published
 from costmodel.regression import Observations
 from costmodel.software import TORCH_1
 from costmodel.work import groups_of

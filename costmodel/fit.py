@@ -10,7 +10,7 @@ from threadpoolctl import threadpool_limits
 from costmodel.calibration import fit_machines
 from costmodel.hierarchy import beliefs_about, class_of_machines
 from costmodel.points import usable_points, with_peaks
-from costmodel.published import fits_of_published
+from costmodel.publishedfits import fits_of_published
 from domain.catalogue import devices, published
 from domain.fit import Fit
 from domain.measurement import Measurement

@@ -33,11 +33,7 @@ SAME_UNITS_PRECISION_LOG_SD = 0.12
 MEASURED_PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
 # What the fits of a class and runtime rest on, where that is little.
 THIN_EVIDENCE: dict[tuple[str, Runtime], str] = {
-    (
-        "gpu",
-        "engine",
-    ): "engines were fitted on TensorRT 8.4 and 10.7 with encoders of BERT, on AITemplate "
-    "and FasterTransformer with ViTs",
+    ("gpu", "engine"): "engines were fitted on encoders of BERT (TensorRT) and ViTs of AITemplate",
     ("cpu", "compiled"): "two CPUs were fitted for compiled networks; their spread is assumed",
     ("cpu", "eager"): "few CPUs were measured; how far data sheets are from them is assumed",
 }
@@ -107,6 +103,11 @@ def reach_of(workload: Workload, device: DeviceSpec, fits: Sequence[Fit]) -> Rea
         )
         assumptions.append(
             f"{workload.precision} is not among the fitted precisions ({', '.join(fit.precisions)})"
+        )
+    if workload.attention == "unfused":
+        assumptions.append(
+            "torch before 2: attention is not fused"
+            + ("" if fit.software == software else "; all else as of today's software")
         )
     if workload.architecture.is_routed and fit.scope != "machine":
         extra.append(routing_log_sd(fit))

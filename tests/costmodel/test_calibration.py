@@ -27,7 +27,7 @@ from costmodel.points import (
     usable_points,
     whole_s,
 )
-from costmodel.published import fits_of_published
+from costmodel.publishedfits import fits_of_published
 from costmodel.reach import device_of
 from costmodel.regression import Deviation
 from costmodel.transfer import forecast

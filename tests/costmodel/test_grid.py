@@ -34,6 +34,7 @@ ways = st.fixed_dictionaries(
     {
         "runtime": st.sampled_from(["eager", "compiled"]),
         "states": st.sampled_from(["by-token", "by-channel"]),
+        "attention": st.sampled_from(["fused", "unfused"]),
     }
 )
 
@@ -70,7 +71,7 @@ def plain_s(asked, counts, batch):
     loads = loads_of_batches(counts[None], np.array([batch]), asked.executor, asked.net)
     operators = operators_for(
         asked.net, loads, precision=asked.precision, executor=asked.executor,
-        runtime=asked.runtime, states=asked.states,
+        runtime=asked.runtime, states=asked.states, attention=asked.attention,
     )  # fmt: skip
     rates, total_s = Rates.of([asked.machine]), 0.0
     for group in grouped(

@@ -7,11 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from costmodel.published import fits_of_published, published_workload, spread_of_few
+from costmodel.published import published_workload, spread_of_few
+from costmodel.publishedfits import fits_of_published
 from costmodel.reach import reach_of
 from costmodel.software import OF_NOTES, TODAY, TORCH_1, attention_of, software_of
 from costmodel.transfer import forecast
-from domain.catalogue import devices, published
+from domain.catalogue import devices, model_named, published
+from domain.routing import RoutingDistribution
+from domain.workload import Workload
 
 ROWS = [row for row in published() if row.file.startswith("timm_rtx3090")]
 FITS = fits_of_published(ROWS, devices(), "a test")
@@ -45,6 +48,30 @@ def test_a_torch_that_is_named_is_predicted_by_the_rows_of_its_like(row):
     seen = row.batch / row.throughput_img_per_s
     answer = forecast(published_workload(row), device, FITS)
     assert abs(math.log(answer.latency_s.value / seen)) < 0.3
+
+
+def test_a_torch_that_nobody_timed_at_that_precision_is_said_to_be_taken_for_todays():
+    device, row = devices()["rtx3090"], OLDER[0]
+    known = forecast(published_workload(row), device, FITS)
+    assert "torch before 2: attention is not fused" in known.assumptions
+    today = [fit for fit in FITS if not fit.software]
+    lacking = forecast(published_workload(row), device, today)
+    assert any("today's software" in line for line in lacking.assumptions)
+    now = forecast(published_workload(TORCH_2[0]), device, FITS)
+    assert not any("torch" in line for line in now.assumptions)
+
+
+def test_a_host_that_nobody_timed_is_less_known_than_one_that_was():
+    one = Workload(
+        architecture=model_named("vit_tiny_patch16_224", None),
+        batch=1,
+        precision="amp_fp16",
+        routing=RoutingDistribution.full(197, 1),
+    )
+    known, unknown = (forecast(one, devices()[name], FITS) for name in ("rtx3090", "rtx4090"))
+    assert known.bound == unknown.bound == "host"
+    width, wider = (each.latency_s.high / each.latency_s.low for each in (known, unknown))
+    assert wider > width
 
 
 def test_older_software_is_slower_beside_its_attention_too():

@@ -72,7 +72,7 @@ def _second_sweeps(folder: Path, tries: int, seed: int) -> Fault:
         first = sweep.start()
         sweep.wait_for(1)
         time.sleep(seeded(seed, number).uniform(0.0, 0.3))
-        code = sweep.start().wait(60)
+        code = sweep.start().wait(180)
         tally.count(
             "" if code == STORAGE else f"exit status {code}",
             "" if "is being written by another run" in sweep.said else "it does not say why",

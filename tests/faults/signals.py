@@ -92,7 +92,7 @@ def _terminal_closes(folder: Path, random: Random) -> tuple[list[str], int]:
     pause(random, LONGEST_PAUSE_S)
     began_s = time.monotonic()
     os.close(ours)
-    code = process.wait(60)
+    code = process.wait(180)
     return [
         *_ended(sweep, code),
         _torn(sweep),
@@ -125,7 +125,7 @@ def _began(sweep: Sweep, random: Random) -> None:
 def _sent(sweep: Sweep, number: signal.Signals) -> int:
     assert sweep.process is not None
     sweep.process.send_signal(number)
-    return sweep.process.wait(60)
+    return sweep.process.wait(180)
 
 
 def _stopped_now(sweep: Sweep, number: signal.Signals) -> tuple[list[str], int]:

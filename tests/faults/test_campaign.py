@@ -63,7 +63,7 @@ def test_senseless_readings_become_reasons():
 
 def test_a_lost_row_and_a_doubled_one_are_seen(tmp_path):
     sweep = Sweep(tmp_path / "s", toy_session(3, 1))
-    assert sweep.start().wait(60) == 0, sweep.said
+    assert sweep.start().wait(180) == 0, sweep.said
     assert sweep.lost() == set()
     journal = sweep.folder / "journal.jsonl"
     journal.write_bytes(b"".join(journal.read_bytes().splitlines(keepends=True)[:-1]))
