@@ -181,8 +181,9 @@ def row_pairs(
 
     Rows of the same workload lie in the same fold, whatever device or model name they bear.
     """
-    # Layouts of the same network are one workload here.
-    keys = [published_workload(row).model_copy(update={"states": "by-token"}).key() for row in rows]
+    # Layouts of the same network, and attention fused or not, are one workload here.
+    alike = {"states": "by-token", "attention": "fused"}
+    keys = [published_workload(row).model_copy(update=alike).key() for row in rows]
     fold_of = {
         key: int(fold)
         for key, fold in zip(

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from pydantic import ValidationError
 
 from costmodel.asking import devices_named, precision_for, routing_named
-from costmodel.own import TORCH
+from costmodel.own import TORCH, checked_torch
 from costmodel.transfer import forecast
 from domain.catalogue import check_precision, check_runtime, model_named
 from domain.complaint import Complaint, CorruptFile, first_error
@@ -123,6 +123,7 @@ def _forecast_of_row(
     # A routing of several recursions cannot be of a plain network: there every token goes on.
     travelled, _ = routing_named(routing if net.is_routed else None, net)
     runtime = check_runtime(row["runtime_id"] or "eager")
+    torch = checked_torch(row[TORCH]) if runtime in ("eager", "compiled") else ""
     workload = Workload(
         architecture=net,
         batch=_whole(row["batch_size"], "batch_size"),
@@ -132,7 +133,7 @@ def _forecast_of_row(
         runtime=runtime,
         executor=executor,
         states=timm_states(net, layout),
-        attention=attention_of_torch(row[TORCH], runtime),
+        attention=attention_of_torch(torch, runtime),
         routing=travelled,
     )
     return forecast(workload, device, fits)

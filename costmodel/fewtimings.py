@@ -24,8 +24,8 @@ from costmodel.published import (
     published_workload,
 )
 from costmodel.publishedfits import fits_of_published
+from costmodel.reach import software_named
 from costmodel.regression import Observations
-from costmodel.software import TORCH_1
 from costmodel.work import groups_of
 from domain.catalogue import PublishedRow
 from domain.device import DeviceSpec
@@ -103,14 +103,14 @@ class FewTimings:
     ) -> "FewTimings":
         """The class that `known` rows make, of the precision and software that `target` was timed with."""
         [alike] = [group for group in PRECISION_GROUPS if target[0].precision in group]
-        unfused = published_workload(target[0]).attention == "unfused"
-        fit = next(
+        software = software_named(published_workload(target[0]))
+        [fit] = [
             fit
             for fit in fits_of_published(known, specs, "python -m costmodel.validate")
             if fit.scope == "class"
             and set(alike) & set(fit.precisions)
-            and fit.software == (TORCH_1 if unfused else "")
-        )
+            and fit.software == software
+        ]
         log_sd = left_over_log_sd(fit)
         seen = published_observations(target, specs, ())
         return cls(

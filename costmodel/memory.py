@@ -28,21 +28,23 @@ def allocated_bytes(workload: Workload) -> float:
     """Most bytes of weights, images and tensors alive at once in one forward pass.
 
     A layer holds its input, the sum after attention, a norm's output and the hidden values before
-    and after the activation: (3·d + 2·d_ff) a token; where operators are fused the activation writes over
-    what it reads (published batches of compiled networks would else not have fitted). Attention that is
-    not fused holds queries, keys and values, and scores before and after softmax. A recursion keeps the state of all tokens
-    beside that and, when packed, the gathered rows it began with and those that the recursion before
-    moved.
+    and after the activation: (3·d + 2·d_ff) a token; where operators are fused the activation writes
+    over what it reads (published batches of compiled networks would else not have fitted). Attention
+    that is not fused holds queries, keys and values, and scores before and after softmax. A recursion
+    keeps the state of all tokens beside that and, when packed, the gathered rows it began with and those
+    that the recursion before moved.
     """
     net, size = workload.architecture, Bytes.of(workload.precision)
-    way = Way(
-        fuses=workload.runtime != "eager", states=workload.states, attention=workload.attention
-    )
+    way = Way.of(workload.runtime, workload.states, workload.attention)
     of_layer = partial(_layer_bytes, net, size=size, way=way)
     weights = float(size.weight * net.parameters)
     images = float(4 * workload.batch * net.channels * net.image_size**2)
     everything = float(workload.batch * net.tokens)
-    peaks = [of_layer(everything)] if net.layers_before or net.layers_after else []
+    peaks = (
+        [of_layer(everything, everything * net.tokens)]
+        if net.layers_before or net.layers_after
+        else []
+    )
     state = size.element * everything * net.width
     loads = loads_of(workload.routing, workload.batch, workload.executor, net)
     # What the recursion before moved is kept for the router, unless that is the state itself.
@@ -60,19 +62,21 @@ def allocated_bytes(workload: Workload) -> float:
         before = 0.0 if is_whole else moved
         if net.is_routed and net.keys_and_values == "recursive-sharing":
             kept += 2 * size.operand * loads[0].tokens * net.width * net.shared_layers
-        peaks.append(kept + of_layer(load.tokens))
+        peaks.append(kept + of_layer(load.tokens, load.squares))
     indices = INDEX_BYTES * everything * net.is_routed
     return weights + images + indices + max(peaks)
 
 
-def _layer_bytes(net: Architecture, tokens: float, *, size: Bytes, way: Way) -> float:
+def _layer_bytes(
+    net: Architecture, tokens: float, squares: float, *, size: Bytes, way: Way
+) -> float:
     buffers = (2 if net.mlp == "swiglu" else 1) * (1 if way.fuses else 2)
-    most = size.operand * buffers * net.mlp_width
+    most = size.operand * buffers * net.mlp_width * tokens
     if way.attention == "unfused":
         softmax = size.operand if way.fuses else size.element
-        scores = net.heads * net.tokens * (size.operand + softmax)
-        most = max(most, size.operand * 3 * net.width + scores)
-    return tokens * (size.element * 2 * net.width + size.operand * net.width + most)
+        scores = net.heads * squares * (size.operand + softmax)
+        most = max(most, size.operand * 3 * net.width * tokens + scores)
+    return tokens * (size.element * 2 + size.operand) * net.width + most
 
 
 def peak_estimate(workload: Workload, extra_log_sd: float = 0.0) -> Estimate:

@@ -71,6 +71,11 @@ class Way:
     states: States
     attention: Attention = "fused"
 
+    @classmethod
+    def of(cls, runtime: Runtime, states: States, attention: Attention) -> "Way":
+        """Whatever is not eager fuses."""
+        return cls(fuses=runtime != "eager", states=states, attention=attention)
+
 
 # Reads and writes of an activation's elements, and its kernels: each operator alone, or all in one.
 ACTIVATION: dict[bool, dict[Mlp, tuple[float, int]]] = {
@@ -139,7 +144,7 @@ def operators_for(
     attention: Attention = "fused",
 ) -> tuple[Operator, ...]:
     """Every operator that `net` executes for these loads; of many batches, many numbers in each."""
-    way = Way(fuses=runtime != "eager", states=states, attention=attention)
+    way = Way.of(runtime, states, attention)
     return tuple(_operators(net, loads, Bytes.of(precision), executor, way))
 
 

@@ -20,11 +20,11 @@ from domain.complaint import Complaint, CorruptFile, first_error
 from domain.device import DeviceClass, DeviceSpec
 from domain.fit import Fit
 from domain.prediction import Refusal
-from domain.record import Figure, Identifier, Precision, Record, Sentence, Unknown
+from domain.record import Figure, Identifier, Precision, Record, Runtime, Sentence, Unknown
 from domain.routing import RoutingDistribution
 from domain.store import read_limited, write_whole
 from domain.units import GIGA, MILLI, SECONDS_PER_HOUR
-from domain.workload import Workload, attention_of_torch, timm_states
+from domain.workload import Attention, Workload, attention_of_torch, timm_states
 
 LARGEST_FILE_BYTES = 2**20
 MOST_TIMINGS = 1000
@@ -228,7 +228,7 @@ def timings_from(path: Path, torch: str = "") -> list[Timing]:
             _timing(
                 model=cells["model"], batch=batch, size=size, precision=cells["precision_id"],
                 runtime=cells["runtime_id"], rate=rate, latency_ms=None,
-                kept=cells["kept"] or None, torch=cells[TORCH] or torch,
+                kept=cells["kept"] or None, torch=checked_torch(cells[TORCH]) or torch,
                 where=f"{path}: row {number}",
             )
         )  # fmt: skip
@@ -282,7 +282,7 @@ def _routing_kept(net: Architecture, kept: str | None, where: str) -> RoutingDis
 def fits_with(
     timings: Sequence[Timing], device: DeviceSpec, fits: Sequence[Fit]
 ) -> tuple[Fit, ...]:
-    """`fits` with those that the timings on `device` give, for each runtime that was timed.
+    """`fits` with those that the timings on `device` give, for each runtime and torch that was timed.
 
     Raises Complaint where a timing lies outside what is known of such devices: it is then of
     another thing, or in another unit.
@@ -291,8 +291,8 @@ def fits_with(
     from costmodel.anchoring import fit_with_timings
 
     own: list[Fit] = []
-    for runtime in dict.fromkeys(timing.workload.runtime for timing in timings):
-        alike = [timing for timing in timings if timing.workload.runtime == runtime]
+    for kind in dict.fromkeys(map(_kind, timings)):
+        alike = [timing for timing in timings if _kind(timing) == kind]
         reach = reach_of(alike[0].workload, device, fits)
         if isinstance(reach, Refusal):
             raise Complaint(f"--anchor cannot be used: {reach.reason}")
@@ -300,6 +300,11 @@ def fits_with(
             _check_plausible(timing, device, fits)
         own.append(fit_with_timings(reach.fit, device, alike))
     return (*own, *fits)
+
+
+def _kind(timing: Timing) -> tuple[Runtime, Attention]:
+    """What timings must have in common to be fitted together."""
+    return timing.workload.runtime, timing.workload.attention
 
 
 def _check_plausible(timing: Timing, device: DeviceSpec, fits: Sequence[Fit]) -> None:

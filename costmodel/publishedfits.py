@@ -3,6 +3,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,6 @@ from costmodel.calibration import coefficients_of, range_of, tuple_of
 from costmodel.latency import prior
 from costmodel.published import (
     DEVICE_LOG_SD,
-    HOST,
     class_posterior,
     covariate_of,
     groups_present,
@@ -47,6 +47,20 @@ def fits_of_published(
     return tuple(fits)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Told:
+    """What all rows of a class and runtime tell together."""
+
+    device_class: str
+    runtime: Runtime
+    rows: Sequence[PublishedRow]
+    specs: Mapping[str, DeviceSpec]
+    made_by: str
+    posterior: Posterior
+    names: tuple[str, ...]
+    between: float
+
+
 def _fits_of_set(
     device_class: str,
     runtime: Runtime,
@@ -56,38 +70,29 @@ def _fits_of_set(
 ) -> list[Fit]:
     """Fits of one class and runtime: for each group of precisions one, and one a device."""
     posterior, names, between = class_posterior(rows, specs, device_class)
+    told = _Told(
+        device_class=device_class, runtime=runtime, rows=rows, specs=specs, made_by=made_by,
+        posterior=posterior, names=names, between=between,
+    )  # fmt: skip
+    has_torch_1 = TORCH_1 in others_of({software_of(row) for row in rows})
     fits: list[Fit] = []
     for number, precisions in enumerate(groups_present(rows)):
         own = np.array([row.precision in precisions for row in rows])
         at = {precision_covariate(precisions): 1.0} if number else {}
         suffix = f"-{precisions[0]}" if number else ""
-        fits += _fits_at(
-            device_class, runtime, rows, specs, made_by, posterior, names, between, own, at, suffix
-        )
+        fits += _fits_at(told, own, at, suffix)
         older = own & np.array([software_of(row) == TORCH_1 for row in rows])
-        if runtime == "eager" and older.any() and not older[own].all():
+        if runtime == "eager" and has_torch_1 and older.any():
             now = {**at, covariate_of_software(TORCH_1): 1.0}
-            fits += _fits_at(
-                device_class, runtime, rows, specs, made_by, posterior, names, between, older, now,
-                f"{suffix}-{TORCH_1}",
-            )  # fmt: skip
+            fits += _fits_at(told, older, now, f"{suffix}-{TORCH_1}")
     return fits
 
 
 def _fits_at(
-    device_class: str,
-    runtime: Runtime,
-    rows: Sequence[PublishedRow],
-    specs: Mapping[str, DeviceSpec],
-    made_by: str,
-    posterior: Posterior,
-    names: tuple[str, ...],
-    between: float,
-    at_precision: NDArray[np.bool_],
-    at: Mapping[str, float],
-    suffix: str,
+    told: _Told, at_precision: NDArray[np.bool_], at: Mapping[str, float], suffix: str
 ) -> list[Fit]:
-    beliefs = prior(device_class)
+    device_class, rows, specs = told.device_class, told.rows, told.specs
+    posterior, between = told.posterior, told.between
     softwares = [software_of(row) for row in rows]
     others = others_of(set(softwares))
     gaps = dict(zip(others, np.abs(posterior.stacks).tolist(), strict=True))
@@ -96,18 +101,16 @@ def _fits_at(
     here = [row for row, mine in zip(rows, at_precision, strict=True) if mine]
     today = at_precision & (~is_old | is_old[at_precision].all())
     stack = None if not software else others.index(software)
-    coefficients, covariance = _at(posterior, beliefs, at, None, stack)
-    if device_class != "cpu":
-        # How far whole batches of devices lie apart tells little of hosts: each launches at its own pace.
-        launch = posterior.names.index("call_s")
-        covariance[launch, launch] += DEVICE_LOG_SD["call_s"] ** 2
+    # How far whole batches of devices lie apart tells little of hosts: each launches at its own pace.
+    of_hosts = 0.0 if device_class == "cpu" else DEVICE_LOG_SD["call_s"]
+    coefficients, covariance = _at(told, at, None, stack, of_hosts)
     whole_class = Fit(
-        name=f"class-{device_class}-{runtime}{suffix}",
+        name=f"class-{device_class}-{told.runtime}{suffix}",
         device_id="",
         scope="class",
         device_class=device_class,
-        families=tuple(sorted({specs[name].family for name in names})),
-        runtime=runtime,
+        families=tuple(sorted({specs[name].family for name in told.names})),
+        runtime=told.runtime,
         software=software,
         precisions=tuple(sorted({row.precision for row in here})),
         coefficients=coefficients,
@@ -120,13 +123,13 @@ def _fits_at(
         measurements=tuple(sorted({row.device_id for row in here})),
         provenance=f"{len(here)} published measurements of "
         + ", ".join(sorted({row.device_id for row in here})),
-        made_by=made_by,
+        made_by=told.made_by,
         domain=range_of(published_workload(row) for row in here),
     )
     fits = [whole_class]
     if is_old.all():
         return fits
-    for number, name in enumerate(names):
+    for number, name in enumerate(told.names):
         own = at_precision & np.array([row.device_id == name for row in rows])
         if not own.any():
             continue
@@ -142,12 +145,10 @@ def _fits_at(
         spread = spread_of(posterior.residuals[own])
         if own.sum() < FEW_ROWS:
             spread = max(spread, whole_class.residual_log_sd)
-        offset = number if len(names) > 1 else None
-        coefficients, covariance = _at(
-            posterior, beliefs, {**at, covariate_of(name): 1.0}, offset, stack
-        )
+        offset = number if len(told.names) > 1 else None
+        coefficients, covariance = _at(told, {**at, covariate_of(name): 1.0}, offset, stack)
         changes = {
-            "name": f"device-{name}-{runtime}{suffix}",
+            "name": f"device-{name}-{told.runtime}{suffix}",
             "device_id": name,
             "scope": "device",
             "families": (specs[name].family,),
@@ -167,25 +168,27 @@ def _fits_at(
 
 
 def _at(
-    posterior: Posterior,
-    beliefs: Mapping[str, tuple[float, float]],
+    told: _Told,
     at: Mapping[str, float],
     device: int | None,
     stack: int | None,
+    of_hosts_log_sd: float = 0.0,
 ) -> tuple[tuple[Coefficient, ...], Array]:
     """The coefficients of one device, or of the class, with one software, and their covariance.
 
     By the matrix from all logarithms to those: coefficients, deviations and offsets are known better
-    together than each alone.
+    together than each alone. Offsets are of whole batches, and so of all that takes time.
     """
+    posterior = told.posterior
     jacobian = posterior.map_at(at)
-    signs = np.array([sign_of(each) for each in posterior.names])
+    signs = [sign_of(each) for each in posterior.names]
     first = len(posterior.names) + len(posterior.shifts)
-    if device is not None:
-        jacobian[:, first + device] = signs
-    if stack is not None:
-        of_kernels = np.where([each in HOST for each in posterior.names], 0.0, signs)
-        jacobian[:, first + len(posterior.offsets) + stack] = of_kernels
+    places = (device, None if stack is None else len(posterior.offsets) + stack)
+    for place in places:
+        if place is not None:
+            jacobian[:, first + place] = signs
     logs, covariance = jacobian @ posterior.point, jacobian @ posterior.covariance @ jacobian.T
+    launch = posterior.names.index("call_s")
+    covariance[launch, launch] += of_hosts_log_sd**2
     values = dict(zip(posterior.names, map(float, np.exp(logs)), strict=True))
-    return coefficients_of(values, covariance, beliefs), covariance
+    return coefficients_of(values, covariance, prior(told.device_class)), covariance

@@ -86,15 +86,18 @@ def reach_of(workload: Workload, device: DeviceSpec, fits: Sequence[Fit]) -> Rea
             reason=f"no fit for runtime {runtime} at {workload.precision} on {device.name}; "
             f"this kind of device has {', '.join(known) or 'none'}",
         )
-    software = TORCH_1 if workload.attention == "unfused" else ""
+    software = software_named(workload)
     fit = min(
-        usable,
+        _of_software(usable, software, workload.precision),
         key=lambda each: (
-            each.software != software and each.scope in ("device", "class"),
             ("machine", "timed", "device", "class").index(each.scope),
             workload.precision not in each.precisions,
         ),
     )
+    if fit.scope != "timed" and any(each.scope == "timed" for each in usable):
+        assumptions.append(
+            "your timings are of another torch and are left aside: say which with --torch-version"
+        )
     tier, reason = _tier_of(fit, device)
     extra = [runtime_log_sd]
     if workload.precision not in fit.precisions:
@@ -134,6 +137,25 @@ def reach_of(workload: Workload, device: DeviceSpec, fits: Sequence[Fit]) -> Rea
         assumptions=tuple(assumptions),
     )
     return reach if device.power_cap_w is None else _under_cap(reach, workload, device)
+
+
+def software_named(workload: Workload) -> str:
+    """The software that a workload says it runs; today's is not named."""
+    return TORCH_1 if workload.attention == "unfused" else ""
+
+
+def _of_software(fits: Sequence[Fit], software: str, precision: Precision) -> Sequence[Fit]:
+    """Those of `fits` that speak for the software at the units of that precision, else today's, else all."""
+    alike = [
+        fit
+        for fit in fits
+        if fit.software == software
+        and (
+            not software
+            or any(set(PEAK_OF[precision]) & set(PEAK_OF[seen]) for seen in _precisions(fit))
+        )
+    ]
+    return alike or [fit for fit in fits if not fit.software] or fits
 
 
 def routing_log_sd(fit: Fit) -> float:

@@ -8,11 +8,11 @@ deviations of its own, so that its rows tell of devices and shapes without being
 from collections.abc import Mapping
 
 from domain.catalogue import PublishedRow
-from domain.record import Runtime
 from domain.workload import Attention, attention_of_torch
 
 # timm or bare encoders on torch 2; TensorRT from 8.4 on, AITemplate.
 TODAY = "today"
+TORCH_1 = "torch-1"
 # What a row's note begins with, where it does not run today's; what is left goes by torch's version.
 OF_NOTES: Mapping[str, str] = {
     "FasterTransformer": "fastertransformer",
@@ -22,7 +22,6 @@ OF_NOTES: Mapping[str, str] = {
     "torch 1.x": "jeonsworld",
     "transformers": "transformers",
 }
-TORCH_1 = "torch-1"
 # Software whose attention is two products with scores in memory between them. FasterTransformer fuses
 # them in half precision and int8, up to 384 tokens.
 UNFUSED = ("paddle", "xla", "torchscript", "jeonsworld", "transformers", TORCH_1)
@@ -43,10 +42,8 @@ def software_of(row: PublishedRow) -> str:
     for beginning, name in OF_NOTES.items():
         if row.note.startswith(beginning):
             return name
-    frameworks: tuple[Runtime, ...] = ("eager", "compiled")
-    if row.runtime in frameworks and not row.torch_version.startswith("2"):
-        return TORCH_1
-    return TODAY
+    is_fused = attention_of_torch(row.torch_version, row.runtime) == "fused"
+    return TODAY if is_fused else TORCH_1
 
 
 def attention_of(row: PublishedRow, tokens: int) -> Attention:
@@ -55,9 +52,7 @@ def attention_of(row: PublishedRow, tokens: int) -> Attention:
     if software == "fastertransformer":
         is_fused = row.precision not in ("fp32", "tf32") and tokens <= MOST_FUSED_TOKENS
         return "fused" if is_fused else "unfused"
-    if software in UNFUSED:
-        return "unfused"
-    return attention_of_torch(row.torch_version)
+    return "unfused" if software in UNFUSED else "fused"
 
 
 def others_of(softwares: set[str]) -> tuple[str, ...]:

@@ -28,11 +28,11 @@ def attention_of_torch(version: str, runtime: Runtime = "eager") -> Attention:
 
     Of a version that is not stated nothing older is assumed; an engine fuses whatever torch is beside it.
 
-    >>> [attention_of_torch(version) for version in ("1.13.1", "2.4.0", "")]
-    ['unfused', 'fused', 'fused']
+    >>> [attention_of_torch(version) for version in ("1.13.1", "1", "2.4.0", "10.0", "")]
+    ['unfused', 'unfused', 'fused', 'fused', 'fused']
     """
     is_torch = runtime in ("eager", "compiled")
-    return "unfused" if is_torch and version.startswith(("0.", "1.")) else "fused"
+    return "unfused" if is_torch and version.split(".")[0] in ("0", "1") else "fused"
 
 
 class Workload(Record):

@@ -150,9 +150,32 @@ def test_a_timing_is_of_the_torch_that_it_names(tmp_path):
     assert [checked_torch(each) for each in (None, " 1.13.1 ", "2.9.1+cu130")] == [
         "", "1.13.1", "2.9.1+cu130",
     ]  # fmt: skip
-    for text in ("banana", "1" * 500, "=1", "1,13"):
+    for text in ("banana", "1" * 500, "=1", "1,13", "v1.13"):
         with pytest.raises(Complaint, match=r"1\.13\.1"):
             checked_torch(text)
+        path.write_text(
+            "model,batch_size,precision_id,runtime_id,throughput_img_per_s,torch_version\n"
+            f'vit_base_patch16_224,8,fp16,eager,400,"{text}"\n'
+        )
+        with pytest.raises(Complaint, match=r"1\.13\.1"):
+            timings_from(path)
+
+
+def test_timings_of_two_torches_are_not_mixed_and_what_is_left_aside_is_said():
+    form, device = "vit_base_patch16_224:bs32:fp16:eager", devices()["rtx3090"]
+    asked = timing_from(f"{form}=1000").workload
+    older = timing_from(f"{form}=900", "1.13")
+    newer = timing_from(f"{form}=1400")
+    for order in ([older, newer], [newer, older]):
+        fits = fits_with(order, device, FITS)
+        assert {fit.software: fit.points for fit in fits[:2]} == {"": 1, "torch-1": 1}
+        for timing in order:
+            answer = forecast(timing.workload, device, fits)
+            assert answer.tier == "calibrated"
+            assert answer.latency_s.value == pytest.approx(timing.seconds, rel=0.15)
+    alone = forecast(asked, device, fits_with([older], device, FITS))
+    assert alone.tier == "anchored"
+    assert any("--torch-version" in line for line in alone.assumptions)
 
 
 def test_the_skeleton_is_a_device_and_is_never_written_over(tmp_path):

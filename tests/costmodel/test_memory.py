@@ -63,7 +63,7 @@ def test_what_fits_in_less_memory_fits_in_more(power):
 
 
 def test_batches_that_others_ran_are_said_to_fit():
-    """Third-party rows, none of which memory was fitted to: every batch of them had room."""
+    """Third-party rows: every batch of them had room. That fused layers need less was learned from them."""
     chances = []
     for row in published():
         device = devices()[row.device_id]

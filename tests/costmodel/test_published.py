@@ -7,13 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from costmodel.published import published_workload, spread_of_few
+from costmodel import accuracy
+from costmodel.published import class_posterior, published_workload, spread_of_few
 from costmodel.publishedfits import fits_of_published
 from costmodel.reach import reach_of
 from costmodel.software import OF_NOTES, TODAY, TORCH_1, attention_of, software_of
 from costmodel.transfer import forecast
 from domain.catalogue import devices, model_named, published
 from domain.routing import RoutingDistribution
+from domain.store import stored_fits
 from domain.workload import Workload
 
 ROWS = [row for row in published() if row.file.startswith("timm_rtx3090")]
@@ -51,12 +53,13 @@ def test_a_torch_that_is_named_is_predicted_by_the_rows_of_its_like(row):
 
 
 def test_a_torch_that_nobody_timed_at_that_precision_is_said_to_be_taken_for_todays():
-    device, row = devices()["rtx3090"], OLDER[0]
-    known = forecast(published_workload(row), device, FITS)
+    device, work = devices()["rtx3090"], published_workload(OLDER[0])
+    known = forecast(work, device, FITS)
     assert "torch before 2: attention is not fused" in known.assumptions
-    today = [fit for fit in FITS if not fit.software]
-    lacking = forecast(published_workload(row), device, today)
-    assert any("today's software" in line for line in lacking.assumptions)
+    single = work.model_copy(update={"precision": "fp32"})
+    reach = reach_of(single, device, FITS)
+    assert reach.fit.software == ""
+    assert any("today's software" in line for line in reach.assumptions)
     now = forecast(published_workload(TORCH_2[0]), device, FITS)
     assert not any("torch" in line for line in now.assumptions)
 
@@ -72,6 +75,40 @@ def test_a_host_that_nobody_timed_is_less_known_than_one_that_was():
     assert known.bound == unknown.bound == "host"
     width, wider = (each.latency_s.high / each.latency_s.low for each in (known, unknown))
     assert wider > width
+
+
+def test_a_fit_with_its_software_says_of_its_own_rows_what_was_left_over():
+    """Of launches too: batches of one and two of an A100 with torch 1.12 wait for their host."""
+    rows = [*ROWS, *(row for row in published() if row.file == "aitemplate.csv")]
+    rows = [row for row in rows if row.runtime == "eager"]
+    posterior, _, _ = class_posterior(rows, devices(), "gpu")
+    fits = fits_of_published(rows, devices(), "a test")
+    for row, left_over in list(zip(rows, posterior.residuals, strict=True))[::9]:
+        answer = forecast(published_workload(row), devices()[row.device_id], fits)
+        seen = row.batch / row.throughput_img_per_s
+        assert math.log(seen / answer.latency_s.value) == pytest.approx(left_over, abs=1e-6)
+
+
+@pytest.mark.parametrize("fit", stored_fits(), ids=lambda fit: fit.name)
+def test_coefficients_are_as_sure_as_their_covariance_says(fit):
+    for number, each in enumerate(fit.coefficients):
+        assert each.log_sd**2 == pytest.approx(fit.covariance[number][number], rel=1e-6, abs=1e-12)
+
+
+def test_rows_alike_but_for_their_software_are_left_out_together(monkeypatch):
+    def key(row):
+        alike = {"states": "by-token", "attention": "fused"}
+        return published_workload(row).model_copy(update=alike).key()
+
+    def judged(split, rest, held, specs):
+        assert not {key(row) for row in rest} & {key(row) for row in held}
+        counted.append(len(held))
+        return []
+
+    counted = []
+    monkeypatch.setattr(accuracy, "_judged", judged)
+    accuracy.row_pairs(ROWS, devices())
+    assert sum(counted) == len(ROWS)
 
 
 def test_older_software_is_slower_beside_its_attention_too():
