@@ -2,6 +2,7 @@
 
 from hypothesis import strategies as st
 
+from costmodel.work import Machine
 from domain.architecture import Architecture
 from domain.routing import RoutingDistribution
 from domain.workload import Workload
@@ -61,4 +62,17 @@ def workloads(draw, *, executors=("packed", "masked", "padded", "capacity"), pre
         precision=draw(st.sampled_from(precisions)),
         executor=draw(st.sampled_from(executors)),
         routing=draw(routings(net)),
+    )
+
+
+def machines(**more):
+    """CPUs and GPUs of any rates; `more` are strategies of what else a machine has."""
+    return st.builds(
+        Machine,
+        peak_flop_per_s=st.floats(1e9, 1e15),
+        memory_bytes_per_s=st.floats(1e9, 1e13),
+        units=st.floats(1, 200),
+        host_runs_ahead=st.booleans(),
+        in_tiles=st.booleans(),
+        **more,
     )

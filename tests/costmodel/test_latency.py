@@ -23,16 +23,9 @@ from costmodel.work import Machine, Rates, Work, groups_of
 from domain.architecture import Architecture
 from domain.routing import RoutingDistribution
 from domain.workload import Workload
-from tests.costmodel.strategies import workloads
+from tests.costmodel.strategies import machines, workloads
 
-machines = st.builds(
-    Machine,
-    peak_flop_per_s=st.floats(1e9, 1e15),
-    memory_bytes_per_s=st.floats(1e9, 1e13),
-    units=st.floats(1, 200),
-    host_runs_ahead=st.booleans(),
-    in_tiles=st.booleans(),
-)
+MACHINES = machines()
 COEFFICIENTS = {name: median for name, (median, _) in prior("gpu").items()}
 
 
@@ -41,7 +34,7 @@ def seconds_of(groups, machine, coefficients=COEFFICIENTS):
     return float(group_s(work, rates, coefficients).sum())
 
 
-@given(workloads(), machines, st.sampled_from(["flop", "moved_bytes", "weight_bytes", "calls"]))
+@given(workloads(), MACHINES, st.sampled_from(["flop", "moved_bytes", "weight_bytes", "calls"]))
 def test_more_work_never_costs_less(workload, machine, kind):
     groups = groups_of(workload, host_runs_ahead=machine.host_runs_ahead)
     # A call more is a whole one: with the FLOP and bytes of the others.
@@ -55,7 +48,7 @@ def test_more_work_never_costs_less(workload, machine, kind):
     assert seconds_of(heavier, machine) >= seconds_of(groups, machine) * (1 - 1e-12)
 
 
-@given(workloads(), machines)
+@given(workloads(), MACHINES)
 def test_twice_the_rates_take_half_the_time_without_launches(workload, machine):
     faster = replace(
         machine,
@@ -67,14 +60,14 @@ def test_twice_the_rates_take_half_the_time_without_launches(workload, machine):
     assert seconds_of(groups, faster, free) == pytest.approx(seconds_of(groups, machine, free) / 2)
 
 
-@given(workloads(), machines)
+@given(workloads(), MACHINES)
 def test_parts_add_up_to_the_whole(workload, machine):
     groups = groups_of(workload, host_runs_ahead=machine.host_runs_ahead)
     parts = math.fsum(seconds for _, seconds, _ in shares_s(groups, machine, COEFFICIENTS))
     assert parts == pytest.approx(seconds_of(groups, machine))
 
 
-@given(st.integers(1, 6), st.data(), machines, st.integers(1, 8))
+@given(st.integers(1, 6), st.data(), MACHINES, st.integers(1, 8))
 def test_one_recursion_costs_what_the_plain_network_costs(depth, data, machine, batch):
     before = data.draw(st.integers(0, depth - 1))
     after = data.draw(st.integers(0, depth - 1 - before))
@@ -104,7 +97,7 @@ def test_one_recursion_costs_what_the_plain_network_costs(depth, data, machine, 
     assert one == pytest.approx(other)
 
 
-@given(workloads(), machines)
+@given(workloads(), MACHINES)
 def test_no_group_is_faster_than_its_launches(workload, machine):
     groups = groups_of(workload, host_runs_ahead=machine.host_runs_ahead)
     work = Work.of(groups)
@@ -176,7 +169,7 @@ def test_a_wave_begun_is_waited_for():
     assert more > 1.2 * one
 
 
-@given(st.integers(1, 256), machines)
+@given(st.integers(1, 256), MACHINES)
 def test_attention_pads_heads_on_a_gpu_and_a_cpu_does_not(width, machine):
     def seconds(head, in_tiles):
         # FLOP for each number of a head.
