@@ -22,7 +22,8 @@ def share_drawn(
     """Share of the power limit while `work` takes `seconds`: 0.3 + 0.4·u_compute·x² + 0.2·u_memory.
 
     Uses are what is done over what the peak of `machine` (of a GPU what its limit sustains of the dense
-    one, see `sustaining`) and its bandwidth would do at its full clock, at most 1; x is the share of that clock, and with it of the voltage (see `capping`).
+    one, see `sustaining`) and its bandwidth would do at its full clock, at most 1; x is the share of that
+    clock, and with it of the voltage (see `capping`).
     """
     done = tuple(work)
     flop = math.fsum(each.flop for each in done)

@@ -142,6 +142,7 @@ def _fits_at(
             continue
         if (own & ~is_old).any():
             own &= ~is_old
+        ran = {name for name, mine in zip(softwares, own, strict=True) if mine}
         spread = spread_of(posterior.residuals[own])
         if own.sum() < FEW_ROWS:
             spread = max(spread, whole_class.residual_log_sd)
@@ -159,6 +160,7 @@ def _fits_at(
             "residual_log_sd": math.hypot(spread, gap),
             "covariance": tuple_of(covariance),
             "device_log_sd": 0.0,
+            "taken_with": tuple(sorted(ran - {TODAY, software})),
             "points": int(own.sum()),
             "measurements": (name,),
             "provenance": f"{own.sum()} published measurements of {name}",

@@ -285,7 +285,8 @@ def _tier_of(fit: Fit, device: DeviceSpec) -> tuple[Tier, str]:
     if fit.scope == "timed":
         return "calibrated", f"{fit.points} timings of your own on {device.name}"
     if fit.scope == "device":
-        return "anchored", f"{fit.points} published measurements of {device.name}"
+        other = f", all with other software ({', '.join(fit.taken_with)})" if fit.taken_with else ""
+        return "anchored", f"{fit.points} published measurements of {device.name}{other}"
     seen = "seen" if device.family in fit.families else "not seen"
     return "spec-only", f"data sheet and fits of other devices; family {device.family} {seen}"
 

@@ -8,9 +8,10 @@ the square of the clock; what it is wrong by, the cube root makes a third of in 
 at half rate, as GeForce cards accumulating in fp32, hardly meets its limit; one at full rate does. What is
 known of `k`, in pJ/GHz²:
 
-    12 nm   V100: 83 of 112 TFLOP/s in long fp16 products on 250 W (arXiv 1803.04014) is 1.5. T4: 24 of 65 on
-            70 W (forums.developer.nvidia.com, topic 264462) would be 4; networks pause between products,
-            and 2.5 is near what published encoders show.
+    12 nm   V100: 83 TFLOP/s of a stated peak of 125 in fp16 products (abstract of arXiv 1803.04014; which
+            board was not read) is 1.5 to 1.8 at nine tenths of the rate. T4: 24 of 65 on 70 W
+            (forums.developer.nvidia.com, topic 264462) would be 4; networks pause between products, and
+            2.5 is near what published encoders show.
     8 nm    between the two: an A10's encoders.
     4N      L40S: 54 to 60 % of its peak in long bf16 products (the table that `published/kernels` is a part
             of), L4 and RTX PRO 6000 Max-Q: 0.3 to 0.4. H100: 77 % in the same table, 0.15; GA100 hardly

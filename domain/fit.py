@@ -73,7 +73,8 @@ class Fit(Record):
     class, which a prediction for an unseen device carries in addition; `rates_log_sd` what it carries where the
     device's rates are a data sheet's and the fit's shares are of what fixed kernels reached; `drift_log_sd` how far a
     shared machine's own speed wanders from run to run. `routed_points` counts the timings that it rests on in
-    which tokens left on the way. `software` is that which it speaks for, today's where it is empty.
+    which tokens left on the way. `software` is that which it speaks for, today's where it is empty; `taken_with`
+    names what its timings were taken with where none of them was.
     """
 
     format: Literal[1, 2] = 2
@@ -84,6 +85,7 @@ class Fit(Record):
     families: tuple[str, ...] = ()
     runtime: Runtime
     software: Annotated[str, Field(max_length=40)] = ""
+    taken_with: tuple[str, ...] = ()
     precisions: tuple[str, ...]
     environment: Environment | None = None
     rates: Rates | None = None

@@ -37,7 +37,9 @@ def test_attention_is_fused_where_its_software_fuses_it():
     assert {published_workload(row).attention for row in TORCH_2} == {"fused"}
     assert {published_workload(row).attention for row in OLDER} == {"unfused"}
     old = [row for row in published() if software_of(row) == "fastertransformer"]
-    assert {attention_of(row, 384) for row in old if row.precision != "fp32"} >= {"fused"}
+    half = [row for row in old if row.precision in ("fp16", "int8")]
+    assert half
+    assert {attention_of(row, 384) for row in half} == {"fused"}
     assert {attention_of(row, 385) for row in old} == {"unfused"}
     assert {attention_of(row, 50) for row in old if row.precision == "fp32"} == {"unfused"}
 
@@ -75,6 +77,21 @@ def test_a_host_that_nobody_timed_is_less_known_than_one_that_was():
     assert known.bound == unknown.bound == "host"
     width, wider = (each.latency_s.high / each.latency_s.low for each in (known, unknown))
     assert wider > width
+
+
+def test_a_device_that_only_other_software_timed_says_so():
+    net = model_named("vit_base_patch16_224", None)
+    routing = RoutingDistribution.full(net.tokens, 1)
+    work = Workload(architecture=net, batch=8, precision="fp16", routing=routing)
+    fits = stored_fits()
+    older = forecast(work, devices()["a100-sxm-40"], fits)
+    assert older.tier == "anchored"
+    assert "other software" in older.tier_reason
+    assert TORCH_1 in older.tier_reason
+    named = work.model_copy(update={"attention": "unfused"})
+    assert "other software" not in forecast(named, devices()["a100-sxm-40"], fits).tier_reason
+    timm = work.model_copy(update={"precision": "amp_fp16"})
+    assert "other software" not in forecast(timm, devices()["rtx4090"], fits).tier_reason
 
 
 def test_a_fit_with_its_software_says_of_its_own_rows_what_was_left_over():
